@@ -1,0 +1,1 @@
+"""Recipes: one commented TOML file each. `rlagents list configs` shows them."""

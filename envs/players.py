@@ -1,0 +1,90 @@
+"""Players: one environment that shows every frame in colour, to record an episode from.
+
+A player plays the same game as the vector environment does: from the same seed and actions come the
+same rewards, and between two agent steps lie all the frames that a viewer should see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from rlagents.errors import UsageError
+from rlagents.types import Array
+
+
+class PlayerStep(NamedTuple):
+    """One agent step, with what there was to see."""
+
+    observation: Array | None  # what an agent sees, [...]; None where the player only replays
+    reward: float  # summed over skipped frames, unclipped
+    terminated: bool
+    truncated: bool
+    frames: list[Array]  # each [H, W, 3] uint8 RGB, in the order shown
+
+
+class Player(Protocol):
+    """One environment played for the camera."""
+
+    frames_per_second: float
+    action_space: gym.Space[Any]
+
+    def reset(self, seed: int) -> PlayerStep:
+        """Begin the episode of `seed`; the step's reward is 0."""
+
+    def step(self, action: int) -> PlayerStep:
+        """Play one agent step."""
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+
+
+class RenderPlayer:
+    """Any Gymnasium environment that renders `rgb_array`.
+
+    Args:
+        make: takes a sink for pictures and returns the environment, tapped and preprocessed.
+        name: what to call the environment in an error.
+
+    Raises:
+        UsageError: the environment cannot render pictures.
+    """
+
+    def __init__(
+        self, make: Callable[[Callable[[Array], None]], gym.Env[Any, int]], name: str
+    ) -> None:
+        self._frames: list[Array] = []
+        self._env = make(self._frames.append)
+        if self._env.render_mode != "rgb_array":
+            self._env.close()
+            raise UsageError(
+                f"{name} cannot be recorded: it has no render mode 'rgb_array'. "
+                "Let its make function accept render_mode='rgb_array' and return pictures from "
+                "render(), or train with --recording.enabled false."
+            )
+        self.frames_per_second = float(self._env.metadata.get("render_fps", 30))
+        self.action_space = self._env.action_space
+
+    def reset(self, seed: int) -> PlayerStep:
+        """Begin the episode of `seed`."""
+        observation = self._env.reset(seed=seed)[0]
+        return PlayerStep(np.asarray(observation), 0.0, False, False, self._take_frames())
+
+    def step(self, action: int) -> PlayerStep:
+        """Play one agent step."""
+        observation, reward, terminated, truncated, _ = self._env.step(int(action))
+        return PlayerStep(
+            np.asarray(observation), float(reward), terminated, truncated, self._take_frames()
+        )
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _take_frames(self) -> list[Array]:
+        frames = self._frames.copy()
+        self._frames.clear()
+        return frames

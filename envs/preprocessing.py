@@ -1,0 +1,140 @@
+"""From a game's pictures to what a network sees: skip, greyscale, resize, stack.
+
+The steps are those of Mnih et al. (2015), Methods, "Preprocessing": an action is held for
+`frame_skip` frames, the last two are merged by their maximum (Atari games draw some sprites every
+other frame only), the luminance is taken, shrunk to a square and stacked, newest last:
+
+    # frames:      1 2 3 4   5 6 7 8   ...      rewards of the skipped frames are summed
+    # observation: max(3, 4) max(7, 8) ...      [C, H, W] uint8, zeros before the first frame
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import gymnasium as gym
+import numpy as np
+
+from rlagents.spaces import FrameStack
+from rlagents.types import Array
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an environment's pictures.
+
+    Attributes:
+        frame_skip: how many frames an action is held for, unless the config says otherwise.
+    """
+
+    frame_skip: int = 1
+
+
+def is_image(space: gym.Space[Any]) -> bool:
+    """Tell whether `space` holds pictures: uint8, [H, W] or [H, W, 1 or 3], 16 or more each way."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    channels = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    return channels and shape[0] >= 16 and shape[1] >= 16
+
+
+def grayscale(frame: Array) -> Array:
+    """Return the luminance (ITU-R BT.601) of a picture: [H, W, 3] uint8 -> [H, W] uint8."""
+    if frame.ndim == 3 and frame.shape[2] == 3:
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+    return frame.reshape(frame.shape[:2])
+
+
+class SkipFrames(gym.Wrapper[Any, int, Any, int]):
+    """Holds each action for several frames; the rewards of a skip are summed.
+
+    With `merge_pictures`, observations become the maximum of the last two frames' luminances,
+    [H, W] uint8; else the last frame's observation is handed on. A skip ends where the episode does.
+    """
+
+    def __init__(
+        self, env: gym.Env[Any, int], frame_skip: int, *, merge_pictures: bool = False
+    ) -> None:
+        super().__init__(env)
+        self._frame_skip = frame_skip
+        self._merge_pictures = merge_pictures
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play `frame_skip` frames with `action`."""
+        total = 0.0
+        last_but_one = None
+        for frame in range(self._frame_skip):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+            if self._merge_pictures and frame == self._frame_skip - 2:
+                last_but_one = grayscale(observation)
+        if last_but_one is not None:
+            observation = np.maximum(grayscale(observation), last_but_one)
+        return observation, total, terminated, truncated, info
+
+
+class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
+    """Turns pictures into stacks of small grey ones: [stack, size, size] uint8, newest last."""
+
+    def __init__(self, env: gym.Env[Array, int], size: int, stack: int) -> None:
+        super().__init__(env)
+        self._size = size
+        self._frames = np.zeros((stack, size, size), dtype=np.uint8)
+        self.observation_space = FrameStack(stack, size, size)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begin an episode with a stack of zero frames and the first picture."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames[:] = 0
+        return self._push(observation), info
+
+    def step(self, action: int) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Play one step and put its picture on the stack."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._push(observation), float(reward), terminated, truncated, info
+
+    def _push(self, picture: Array) -> Array:
+        gray = grayscale(picture)
+        if gray.shape != (self._size, self._size):
+            shape = (self._size, self._size)
+            gray = np.asarray(cv2.resize(gray, shape, interpolation=cv2.INTER_AREA))
+        self._frames[:-1] = self._frames[1:]
+        self._frames[-1] = gray
+        return self._frames.copy()
+
+
+class TapFrames(gym.Wrapper[Any, int, Any, int]):
+    """Hands every picture that the environment renders to `sink`: [H, W, 3] uint8, RGB.
+
+    It wraps the raw environment, below any frame skip, so that no frame is missed.
+    """
+
+    def __init__(self, env: gym.Env[Any, int], sink: Callable[[Array], None]) -> None:
+        super().__init__(env)
+        self._sink = sink
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode and hand over its first picture."""
+        result = self.env.reset(seed=seed, options=options)
+        self._hand_over()
+        return result
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play one frame and hand over its picture."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._hand_over()
+        return observation, float(reward), terminated, truncated, info
+
+    def _hand_over(self) -> None:
+        picture = np.asarray(self.env.render())
+        self._sink(np.array(picture[..., :3], dtype=np.uint8))

@@ -1,0 +1,382 @@
+"""Which environment an `[env] id` means, and how it is made into a vector environment or a player.
+
+An id is a registered name (`pong`), any Gymnasium id (`LunarLander-v3`, `package.module:Id-v0`) or
+`path/to/file.py:make_env`. Packages announce environments with the entry point group
+`rlagents.envs`: a name and the function that returns its `EnvSpec`, looked up when it is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+from pydantic import Field
+
+from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
+from rlagents.envs.players import Player, RenderPlayer
+from rlagents.envs.preprocessing import (
+    Preprocessing,
+    SkipFrames,
+    StackGrayFrames,
+    TapFrames,
+    is_image,
+)
+from rlagents.envs.vector import SyncVectorEnv, VectorEnv
+from rlagents.errors import UsageError, did_you_mean
+from rlagents.tables import Count, Int, Probability, Table
+from rlagents.types import Array
+
+FRAME_SIZE = 84
+FRAME_STACK = 4
+
+
+class EnvConfig(Table):
+    """`[env]`: which game, how many at once, and what happens to its frames."""
+
+    id: str
+    """A registered name, a Gymnasium id, package.module:Id-v0 or path/to/file.py:make_env."""
+    num_envs: Annotated[Int, Field(ge=1, le=1024)] = 1
+    """Environments that are stepped together."""
+    frame_skip: Annotated[Int, Field(ge=1, le=60)] | None = None
+    """Frames an action is held for; Atari 4, others 1."""
+    sticky_probability: Probability | None = None
+    """Atari: chance that a frame repeats the last action; 0, or what an ALE/* id says."""
+    noop_max: Annotated[Int, Field(ge=0, le=1000)] | None = None
+    """Atari: up to this many frames of no action begin an episode; 30."""
+    action_set: str | None = None
+    """Named choice of actions; Atari minimal or full, Pong also up-down and stay-up-down."""
+    life_loss_terminates: bool = False
+    """Atari: a lost life cuts the bootstrap in training; episodes and returns stay the game's."""
+    frame_size: Annotated[Int, Field(ge=16, le=512)] | None = None
+    """Pictures are shrunk to a square of this many pixels; 84."""
+    frame_stack: Annotated[Int, Field(ge=1, le=16)] | None = None
+    """Pictures an observation holds, newest last; 4."""
+    max_episode_frames: Count | None = None
+    """Frames after which an episode is truncated; Atari 108_000, others as the environment says."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the environment's make function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """An environment, by the name that a config gives.
+
+    Attributes:
+        name: what `[env] id` says.
+        make: returns a raw `gymnasium.Env`; takes `render_mode` and `[env] kwargs`.
+        make_vector: a native vector environment from the config and the number of environments.
+        make_player: the player that belongs to it.
+        preprocessing: of pictures; None where observations are no pictures.
+        action_sets: names and the environment's actions that they offer.
+        action_set: the one used unless the config says otherwise.
+        sticky_probability, noop_max, max_episode_frames: likewise; None where the environment
+            knows no such thing.
+        reward_threshold: mean return that counts as solved.
+        description: one line for `rlagents list envs`.
+    """
+
+    name: str
+    make: Callable[..., gym.Env[Any, Any]]
+    make_vector: Callable[[EnvConfig, int], VectorEnv] | None = None
+    make_player: Callable[[EnvConfig], Player] | None = None
+    preprocessing: Preprocessing | None = None
+    action_sets: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    action_set: str = DEFAULT
+    sticky_probability: float | None = None
+    noop_max: int | None = None
+    max_episode_frames: int | None = None
+    reward_threshold: float | None = None
+    description: str = ""
+
+
+_registered: dict[str, EnvSpec] = {}
+
+
+def register_env(spec: EnvSpec) -> None:
+    """Make `spec` available under its name, in this process.
+
+    Raises:
+        UsageError: another environment has that name already.
+    """
+    known = _registered.get(spec.name)
+    if (known is not None and known != spec) or spec.name in _builtin():
+        raise UsageError(f"register_env: the name {spec.name!r} is taken; choose another.")
+    _registered[spec.name] = spec
+
+
+def _builtin() -> dict[str, Callable[[], EnvSpec]]:
+    from rlagents.envs import atari, cartpole
+
+    specs: dict[str, Callable[[], EnvSpec]] = {
+        "cartpole": cartpole.cartpole_spec,
+        "pong": functools.partial(atari.atari_spec, "pong", name="pong"),
+    }
+    for game in atari.games():
+        specs[f"atari/{game}"] = functools.partial(atari.atari_spec, game)
+    return specs
+
+
+def list_envs() -> list[EnvSpec]:
+    """Return every environment that has a name of its own, sorted by it, short names first."""
+    specs = [make() for make in _builtin().values()] + list(_registered.values())
+    specs += [_entry_point_spec(point) for point in _entry_points().values()]
+    return sorted(specs, key=lambda spec: ("/" in spec.name, spec.name))
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group="rlagents.envs")}
+
+
+def _entry_point_spec(point: importlib.metadata.EntryPoint) -> EnvSpec:
+    try:
+        spec = point.load()()
+    except Exception as error:  # somebody else's package: whatever it raises, name it
+        raise UsageError(f"The environment {point.name!r} ({point.value}) fails: {error}") from error
+    if not isinstance(spec, EnvSpec):
+        raise UsageError(
+            f"The entry point {point.name!r} ({point.value}) must return an rlagents.EnvSpec, "
+            f"not {type(spec).__name__}."
+        )
+    return spec
+
+
+def find_env(env_id: str) -> EnvSpec:
+    """Return the spec that an `[env] id` means.
+
+    Raises:
+        UsageError: nothing answers to it, or importing it failed.
+    """
+    builtin = _builtin()
+    if env_id in _registered:
+        return _registered[env_id]
+    if env_id in builtin:
+        return builtin[env_id]()
+    if env_id.startswith("ALE/"):
+        return _ale_spec(env_id)
+    path, colon, name = env_id.rpartition(":")
+    if colon and path.endswith(".py"):
+        return EnvSpec(name=env_id, make=_load_file(Path(path), name))
+    points = _entry_points()
+    if env_id in points:
+        return _entry_point_spec(points[env_id])
+    if env_id.startswith("atari/"):
+        from rlagents.envs.atari import atari_spec
+
+        return atari_spec(env_id.removeprefix("atari/"))
+    return _gymnasium_spec(env_id, [*builtin, *_registered, *points])
+
+
+def absolute_id(env_id: str) -> str:
+    """Return `env_id` with a file's path made absolute, so that it holds from any folder."""
+    path, colon, name = env_id.rpartition(":")
+    if colon and path.endswith(".py"):
+        return f"{Path(path).expanduser().resolve()}:{name}"
+    return env_id
+
+
+def _ale_spec(env_id: str) -> EnvSpec:
+    import ale_py
+
+    from rlagents.envs.atari import atari_spec
+
+    gym.register_envs(ale_py)
+    try:
+        kwargs = gym.spec(env_id).kwargs
+    except gym.error.Error as error:
+        raise UsageError(f"[env] id: {env_id!r}: {error}") from None
+    return atari_spec(
+        kwargs["game"],
+        name=env_id,
+        sticky_probability=float(kwargs["repeat_action_probability"]),
+    )
+
+
+def _gymnasium_spec(env_id: str, known: list[str]) -> EnvSpec:
+    module, colon, _ = env_id.rpartition(":")
+    try:
+        if colon:
+            importlib.import_module(module)
+        spec = gym.spec(env_id)
+    except gym.error.Error as error:
+        names = [*known, *gym.registry]
+        raise UsageError(
+            f"[env] id: there is no environment {env_id!r}{did_you_mean(env_id, names)} "
+            "It must be a name of `rlagents list envs`, a Gymnasium id, package.module:Id-v0 or "
+            f"path/to/file.py:make_env. (Gymnasium says: {error})"
+        ) from None
+    except ImportError as error:
+        raise UsageError(
+            f"[env] id: {env_id!r} needs the module {module!r}, which cannot be imported: {error}. "
+            "Install it, or run from the folder that holds it with PYTHONPATH=."
+        ) from error
+    return EnvSpec(
+        name=env_id,
+        make=functools.partial(gym.make, env_id, disable_env_checker=True),
+        reward_threshold=spec.reward_threshold,
+    )
+
+
+def _load_file(path: Path, name: str) -> Callable[..., gym.Env[Any, Any]]:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"[env] id: there is no file {path}; it should define {name or 'a make'}.")
+    module_name = f"rlagents_user_env_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # the user's own file: whatever it raises, name it
+        raise UsageError(f"[env] id: {path} fails when imported: {error!r}") from error
+    make = getattr(module, name, None)
+    if not callable(make):
+        found = [key for key, value in vars(module).items() if callable(value)]
+        raise UsageError(
+            f"[env] id: {path} has no function or class {name!r}{did_you_mean(name, found)}"
+        )
+    return make  # type: ignore[no-any-return]
+
+
+def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
+    """Return `config` with every default of the environment filled in.
+
+    Raises:
+        UsageError: it sets something that the environment does not have.
+    """
+    defaults: dict[str, Any] = {"id": absolute_id(config.id)}
+    for key in ("sticky_probability", "noop_max"):
+        own = getattr(spec, key)
+        value = getattr(config, key)
+        if own is None and value:
+            raise UsageError(
+                f"[env] {key}: {spec.name} has no such option (Atari games have); leave it out."
+            )
+        defaults[key] = value if value is not None else own or 0
+    if config.life_loss_terminates and spec.noop_max is None:
+        raise UsageError(
+            f"[env] life_loss_terminates: {spec.name} does not report lives (Atari games do); "
+            "leave it out."
+        )
+    pictures = spec.preprocessing
+    if spec.make_vector is None:
+        env = _make_raw(spec, config, None)
+        _refuse_double_skip(env, config)
+        if pictures is None and is_image(env.observation_space):
+            pictures = Preprocessing()
+        env.close()
+    if pictures is None and (config.frame_size is not None or config.frame_stack is not None):
+        raise UsageError(
+            f"[env] frame_size, frame_stack: {spec.name} has no pictures as observations; "
+            "leave them out."
+        )
+    own_skip = pictures.frame_skip if pictures else 1
+    defaults["frame_skip"] = config.frame_skip or own_skip
+    defaults["action_set"] = config.action_set or spec.action_set
+    choose_action_set(spec.action_sets, defaults["action_set"], spec.name)
+    defaults["max_episode_frames"] = config.max_episode_frames or spec.max_episode_frames
+    if pictures is not None:
+        defaults["frame_size"] = config.frame_size or FRAME_SIZE
+        defaults["frame_stack"] = config.frame_stack or FRAME_STACK
+    return config.model_copy(update=defaults)
+
+
+def make_vector_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
+    """Return `num_envs` environments of a resolved config.
+
+    Raises:
+        UsageError: the environment cannot be made, or its observations cannot be used.
+    """
+    if spec.make_vector is not None:
+        return spec.make_vector(config, num_envs)
+    return SyncVectorEnv([lambda: _make_single(spec, config)] * num_envs)
+
+
+def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
+    """Return a player of a resolved config: it shows every frame in colour.
+
+    Raises:
+        UsageError: the environment cannot render pictures.
+    """
+    if spec.make_player is not None:
+        return spec.make_player(config)
+    return RenderPlayer(lambda sink: _make_single(spec, config, sink), spec.name)
+
+
+def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.Env[Any, Any]:
+    kwargs = dict(config.kwargs)
+    try:
+        if render_mode is None:
+            env = spec.make(**kwargs)
+        else:
+            try:
+                env = spec.make(render_mode=render_mode, **kwargs)
+            except TypeError as error:
+                if "render_mode" not in str(error):
+                    raise
+                env = spec.make(**kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise UsageError(f"[env] id: {spec.name} needs a package: {error}") from error
+    except (TypeError, gym.error.Error) as error:
+        raise UsageError(f"[env] id: {spec.name} cannot be made: {error}") from error
+    if not isinstance(env, gym.Env):
+        raise UsageError(
+            f"[env] id: {spec.name} must return a gymnasium.Env, not {type(env).__name__}."
+        )
+    return env
+
+
+def _make_single(
+    spec: EnvSpec, config: EnvConfig, sink: Callable[[Array], None] | None = None
+) -> gym.Env[Any, Any]:
+    """Return one environment with every wrapper; with a sink, its rendered frames go there."""
+    env = _make_raw(spec, config, "rgb_array" if sink is not None else None)
+    if config.max_episode_frames is not None:
+        env = gym.wrappers.TimeLimit(env, config.max_episode_frames)
+    if sink is not None and env.render_mode == "rgb_array":
+        env = TapFrames(env, sink)
+    assert config.frame_skip is not None  # resolved
+    if config.frame_skip > 1:
+        env = SkipFrames(env, config.frame_skip, merge_pictures=config.frame_size is not None)
+    if config.frame_size is not None:
+        assert config.frame_stack is not None  # resolved
+        env = StackGrayFrames(env, config.frame_size, config.frame_stack)
+    elif not isinstance(env.observation_space, gym.spaces.Box):
+        env = _flatten(env, spec)
+    actions = choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name)
+    return env if actions is None else SelectActions(env, actions)
+
+
+def _flatten(env: gym.Env[Any, Any], spec: EnvSpec) -> gym.Env[Any, Any]:
+    """Turn discrete, tuple and dict observations into vectors (one-hot where discrete)."""
+    if not env.observation_space.is_np_flattenable:
+        raise UsageError(
+            f"[env] id: {spec.name} observes {env.observation_space}, which has no fixed size; "
+            "wrap it so that it returns an array."
+        )
+    return gym.wrappers.FlattenObservation(env)
+
+
+def _refuse_double_skip(env: gym.Env[Any, Any], config: EnvConfig) -> None:
+    """Raise if `[env] frame_skip` would come on top of one inside the environment."""
+    if config.frame_skip is None or config.frame_skip == 1:
+        return
+    inner: Any = env
+    while inner is not None:
+        for name in ("frame_skip", "_frame_skip", "frameskip", "_frameskip", "_skip"):
+            skip = vars(inner).get(name, 1)
+            if isinstance(skip, tuple) or (isinstance(skip, int) and skip > 1):
+                raise UsageError(
+                    f"[env] frame_skip: {config.id} skips frames itself "
+                    f"({type(inner).__name__}: {skip}), so {config.frame_skip} would skip twice; "
+                    "set [env] frame_skip = 1."
+                )
+        inner = getattr(inner, "env", None)

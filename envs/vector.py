@@ -1,0 +1,127 @@
+"""Vector environments: N games stepped together, without a reset that nobody asked for.
+
+An episode is its seed and its actions. So every episode begins with a seeded reset of its own
+environment, and an environment whose episode is over waits, its rows meaningless, until it is reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from rlagents.types import Array, BoolArray, FloatArray, IntArray
+
+
+class VectorStep(NamedTuple):
+    """What one step of N environments brought; rows of waiting environments mean nothing."""
+
+    observation: Array  # [N, ...] after the step, never a reset's
+    reward: FloatArray  # [N] float32, summed over skipped frames, unclipped
+    terminated: BoolArray  # [N] bool: the episode ended for good
+    truncated: BoolArray  # [N] bool: the episode was cut off by a limit
+    life_lost: BoolArray  # [N] bool: a life was lost, the episode goes on
+
+
+class VectorEnv(Protocol):
+    """N environments of one kind."""
+
+    num_envs: int
+    observation_space: gym.spaces.Box  # of one environment
+    action_space: gym.Space[Any]  # of one environment
+
+    def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
+        """Begin an episode in each environment of `mask`, with one seed for each of them.
+
+        Returns:
+            [N, ...] the observations; rows outside `mask` are those seen last.
+        """
+
+    def send(self, actions: IntArray) -> None:
+        """Start a step: [N] int64. Waiting environments ignore theirs."""
+
+    def recv(self) -> VectorStep:
+        """Finish the step begun by `send`."""
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
+        """Bring every environment into the middle of the episode of its seed and actions.
+
+        Returns:
+            [N, ...] the observations after the last actions.
+        """
+
+    def close(self) -> None:
+        """Free what the environments hold."""
+
+
+class SyncVectorEnv:
+    """Gymnasium environments stepped one after the other in this process.
+
+    Raises:
+        TypeError: an environment returns something else than a Gymnasium environment does.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, int]]]) -> None:
+        self._envs = [make() for make in makers]
+        self.num_envs = len(self._envs)
+        space = self._envs[0].observation_space
+        assert isinstance(space, gym.spaces.Box)  # the registry has refused anything else
+        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+        self.observation_space = (
+            space
+            if space.dtype == dtype  # as it is, since a FrameStack must stay one
+            else gym.spaces.Box(
+                space.low.astype(dtype), space.high.astype(dtype), space.shape, dtype
+            )
+        )
+        self.action_space = self._envs[0].action_space
+        self._observation = np.zeros((self.num_envs, *space.shape), dtype)
+        self._waiting = np.ones(self.num_envs, dtype=np.bool_)
+        self._actions = np.zeros(self.num_envs, dtype=np.int64)
+
+    def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
+        """Begin an episode in each environment of `mask`, with one seed for each of them."""
+        for index, seed in zip(np.flatnonzero(mask), seeds, strict=True):
+            self._observation[index] = self._envs[index].reset(seed=seed)[0]
+            self._waiting[index] = False
+        return self._observation.copy()
+
+    def send(self, actions: IntArray) -> None:
+        """Keep the actions for `recv`."""
+        self._actions = actions
+
+    def recv(self) -> VectorStep:
+        """Step each environment that is in an episode."""
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        for index in np.flatnonzero(~self._waiting):
+            (
+                self._observation[index],
+                reward[index],
+                terminated[index],
+                truncated[index],
+                _,
+            ) = self._envs[index].step(int(self._actions[index]))
+        self._waiting |= terminated | truncated
+        life_lost = np.zeros(self.num_envs, dtype=np.bool_)
+        return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
+        """Bring every environment into the middle of the episode of its seed and actions."""
+        for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
+            env = self._envs[index]
+            self._observation[index] = env.reset(seed=seed)[0]
+            self._waiting[index] = False
+            for action in played:
+                observation, _, terminated, truncated, _ = env.step(int(action))
+                self._observation[index] = observation
+                self._waiting[index] = terminated or truncated
+        return self._observation.copy()
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._envs:
+            env.close()

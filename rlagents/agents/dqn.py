@@ -1,0 +1,328 @@
+"""Deep Q-network: Mnih et al., "Human-level control through deep reinforcement learning" (2015).
+
+Learns action values from replayed transitions; the target of an n-step transition is
+
+    y = sum_{k<n} gamma^k r_{t+k} + gamma^n max_a Q_target(o_{t+n}, a)            (Algorithm 1)
+
+and with `double`, van Hasselt et al. (2016), Eq. 4, the action is the online network's choice:
+
+    y = ... + gamma^n Q_target(o_{t+n}, argmax_a Q(o_{t+n}, a))
+
+Differences from the paper:
+- N environments are stepped together; updates are owed per agent step, whatever N is.
+- The policy acts with the weights from before the update that runs beside the emulators.
+- n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
+- Adam (Kingma and Ba 2015) in place of RMSProp, as today's implementations have it.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor
+
+from rlagents import seeding
+from rlagents.agents import storage
+from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.errors import UsageError
+from rlagents.networks import NetworkConfig, QNetwork, make_torso, resolve_precision
+from rlagents.replay.uniform import ReplayConfig, UniformReplay
+from rlagents.tables import Count, Int, Probability, Table
+from rlagents.types import Array, IntArray, Metrics, Transition
+
+# Generators are told apart by a number, so that none repeats another's draws.
+_EXPLORATION, _SAMPLING = 1, 2
+
+
+class DQNConfig(Table):
+    """`[agent]` of dqn."""
+
+    name: Literal["dqn"] = "dqn"
+    """The learner."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """Adam's step size."""
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """Added to Adam's denominator; large values damp the small gradients of sparse rewards."""
+    gamma: Probability = 0.99
+    """Discount per agent step."""
+    n_step: Annotated[Int, Field(ge=1, le=100)] = 1
+    """Steps of reward in a target before it bootstraps."""
+    double: bool = False
+    """Let the online network choose the action that the target network values."""
+    learning_starts: Count = 10_000
+    """Transitions in replay before the first update."""
+    update_period_steps: Count = 4
+    """Agent steps for each update."""
+    target_period_steps: Count = 10_000
+    """Agent steps between two copies of the network into the target network."""
+    epsilon_start: Probability = 1.0
+    """Chance of a random action at the start."""
+    epsilon_end: Probability = 0.01
+    """Chance of a random action in the end."""
+    epsilon_decay_steps: Count = 100_000
+    """Agent steps over which epsilon falls in a straight line."""
+    clip_rewards: bool = False
+    """Learn from the sign of each reward (Mnih et al. 2015); returns are reported unclipped."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 10.0
+    """Longer gradients are shortened to this length."""
+
+
+def td_targets(
+    reward: Tensor,
+    discount: Tensor,
+    q_t: Tensor,
+    q_t_selector: Tensor | None = None,
+) -> Tensor:
+    """Return the targets y: [B] float32.
+
+    Args:
+        reward: [B] the n-step rewards.
+        discount: [B] gamma^n, 0 where the episode terminated.
+        q_t: [B, A] the target network's values n steps later.
+        q_t_selector: [B, A] the values that choose the action, for double DQN; `q_t` if None.
+    """
+    selector = q_t if q_t_selector is None else q_t_selector
+    best = selector.argmax(dim=1, keepdim=True)  # [B, 1]
+    return reward + discount * q_t.gather(1, best).squeeze(1)
+
+
+class DQN(Agent):
+    """A Q-network, its target, an optimizer and a replay.
+
+    Args:
+        config: the `[agent]` table.
+        network: the Q-network; the target network begins as its copy.
+        replay: where transitions go; it must have been made with the config's n-step and gamma.
+        num_actions: A.
+        num_envs: N.
+        seed: of exploration.
+        device: where the networks are.
+    """
+
+    Config: ClassVar[type[Table]] = DQNConfig
+    NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
+    ReplayConfig: ClassVar[type[Table] | None] = ReplayConfig
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        network: QNetwork,
+        replay: UniformReplay,
+        replay_generator: np.random.Generator,
+        *,
+        num_actions: int,
+        num_envs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._network = network.to(device)
+        self._target = copy.deepcopy(self._network).requires_grad_(False)
+        self._optimizer = torch.optim.Adam(
+            self._network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True
+        )
+        self._replay = replay
+        self._replay_generator = replay_generator
+        self._num_actions = num_actions
+        self._num_envs = num_envs
+        self._exploration = seeding.generator(seed, _EXPLORATION)
+        self._device = device
+        self._steps = 0  # agent steps observed
+        self._owed_steps = 0  # agent steps not yet paid for with updates
+        self._steps_since_target = 0
+
+    @classmethod
+    def from_config(
+        cls,
+        config: AgentTables,
+        observation_space: gym.spaces.Box,
+        action_space: gym.Space[Any],
+        *,
+        num_envs: int,
+        seed: int,
+        device: torch.device,
+    ) -> Self:
+        """Return a new agent."""
+        table, replay_table = _tables(config)
+        num_actions = require_discrete("dqn", action_space)
+        generator = seeding.generator(seed, _SAMPLING)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = QNetwork(make_torso(network_table(config), observation_space), num_actions)
+        replay = UniformReplay(
+            observation_space,
+            num_envs,
+            capacity=replay_table.capacity,
+            batch_size=replay_table.batch_size,
+            n_step=table.n_step,
+            gamma=table.gamma,
+            generator=generator,
+        )
+        return cls(
+            table,
+            network,
+            replay,
+            generator,
+            num_actions=num_actions,
+            num_envs=num_envs,
+            seed=seed,
+            device=device,
+        )
+
+    @classmethod
+    def load_policy(
+        cls,
+        config: AgentTables,
+        observation_space: gym.spaces.Box,
+        action_space: gym.Space[Any],
+        directory: Path,
+        device: torch.device,
+    ) -> Policy:
+        """Return the policy that `save` wrote to `directory`."""
+        num_actions = require_discrete("dqn", action_space)
+        network = QNetwork(make_torso(network_table(config), observation_space), num_actions)
+        storage.load_module(network, directory / "network.safetensors")
+        return Policy(network, "action values", device)
+
+    @classmethod
+    def check(cls, config: AgentTables, *, num_envs: int) -> None:
+        """Raise UsageError where learning could never begin."""
+        table, replay = _tables(config)
+        if table.learning_starts > replay.capacity:
+            raise UsageError(
+                f"[agent] learning_starts: {table.learning_starts} transitions never fit into "
+                f"[replay] capacity = {replay.capacity}; lower the one or raise the other."
+            )
+        fewest = num_envs * (table.n_step + 1)
+        if table.learning_starts < fewest:
+            raise UsageError(
+                f"[agent] learning_starts: {table.learning_starts} is too early, {num_envs} "
+                f"environments with n_step = {table.n_step} need {fewest} or more."
+            )
+
+    @classmethod
+    def resolve(cls, config: AgentTables, device: str) -> dict[str, Table]:
+        """Return `[network]` with the precision that is fast here."""
+        return {"network": resolve_precision(network_table(config), device)}
+
+    @classmethod
+    def nbytes_for(
+        cls, config: AgentTables, observation_space: gym.spaces.Box, *, num_envs: int
+    ) -> int:
+        """Return the memory of a full replay, in bytes."""
+        table, replay = _tables(config)
+        return UniformReplay.nbytes_for(observation_space, num_envs, replay.capacity, table.n_step)
+
+    @property
+    def epsilon(self) -> float:
+        """The chance of a random action now."""
+        config = self._config
+        progress = min(self._steps / config.epsilon_decay_steps, 1.0)
+        return config.epsilon_start + progress * (config.epsilon_end - config.epsilon_start)
+
+    @torch.no_grad()
+    def act(self, observation: Array) -> IntArray:
+        """Return epsilon-greedy actions: [N, ...] -> [N] int64."""
+        explores = self._exploration.random(self._num_envs) < self.epsilon
+        actions = self._exploration.integers(self._num_actions, size=self._num_envs)
+        if not explores.all():
+            values = self._network(torch.from_numpy(observation).to(self._device))  # [N, A]
+            actions = np.where(explores, actions, values.argmax(dim=1).cpu().numpy())
+        return actions
+
+    def observe(self, transition: Transition) -> None:
+        """Put a step of every environment into replay."""
+        if self._config.clip_rewards:
+            transition = transition._replace(reward=np.sign(transition.reward))
+        self._replay.observe(transition)
+        self._steps += self._num_envs
+        if len(self._replay) >= self._config.learning_starts:
+            self._owed_steps += self._num_envs
+            self._steps_since_target += self._num_envs
+
+    def learn(self) -> Metrics:
+        """Do one update for every `update_period_steps` agent steps since learning started."""
+        metrics: Metrics = {}
+        while self._owed_steps >= self._config.update_period_steps:
+            self._owed_steps -= self._config.update_period_steps
+            metrics = self._update()
+        if self._steps_since_target >= self._config.target_period_steps:
+            self._steps_since_target -= self._config.target_period_steps
+            self._target.load_state_dict(self._network.state_dict())
+        return metrics
+
+    def _update(self) -> Metrics:
+        batch = self._replay.sample()
+        o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
+        a_tm1 = torch.from_numpy(batch.action).to(self._device)  # [B]
+        r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
+        discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
+        o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
+        with torch.no_grad():
+            selector = self._network(o_t) if self._config.double else None  # [B, A]
+            target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
+        q_tm1 = self._network(o_tm1).gather(1, a_tm1[:, None]).squeeze(1)  # [B]
+        # The Huber loss is the paper's clipping of the error term to [-1, 1].
+        loss = F.smooth_l1_loss(q_tm1, target)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
+        self._optimizer.step()
+        return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+
+    def interrupt(self) -> None:
+        """Close the running episodes in replay."""
+        self._replay.interrupt()
+
+    def gauges(self) -> dict[str, float]:
+        """Return epsilon."""
+        return {"charts/epsilon": self.epsilon}
+
+    def policy(self) -> Policy:
+        """Return a greedy copy."""
+        return Policy(copy.deepcopy(self._network), "action values", self._device)
+
+    def save(self, directory: Path, *, experience: bool = True) -> None:
+        """Write networks, optimizer, counters and generators, and replay if asked for."""
+        storage.save_module(self._network, directory / "network.safetensors")
+        storage.save_module(self._target, directory / "target.safetensors")
+        storage.save_optimizer(self._optimizer, directory / "optimizer.safetensors")
+        state = {
+            "steps": self._steps,
+            "owed_steps": self._owed_steps,
+            "steps_since_target": self._steps_since_target,
+            "exploration": storage.generator_state(self._exploration),
+            "sampling": storage.generator_state(self._replay_generator),
+        }
+        storage.save_json(state, directory / "state.json")
+        if experience:
+            (directory / "replay").mkdir()
+            self._replay.save(directory / "replay")
+
+    def load(self, directory: Path) -> None:
+        """Read back what `save` wrote; without replay, learning waits until it is filled again."""
+        storage.load_module(self._network, directory / "network.safetensors")
+        storage.load_module(self._target, directory / "target.safetensors")
+        storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
+        state = storage.load_json(directory / "state.json")
+        self._steps = state["steps"]
+        self._owed_steps = state["owed_steps"]
+        self._steps_since_target = state["steps_since_target"]
+        storage.set_generator_state(self._exploration, state["exploration"])
+        storage.set_generator_state(self._replay_generator, state["sampling"])
+        if (directory / "replay").is_dir():
+            self._replay.load(directory / "replay")
+
+
+def _tables(config: AgentTables) -> tuple[DQNConfig, ReplayConfig]:
+    assert isinstance(config.agent, DQNConfig)
+    assert isinstance(config.replay, ReplayConfig)
+    return config.agent, config.replay

@@ -1,0 +1,331 @@
+"""REINFORCE: Williams, "Simple statistical gradient-following algorithms ..." (1992).
+
+Follows the gradient of the expected return by whole episodes, Section 5, with the reward-to-go of
+each step in place of the episode's return (the past cannot be changed by the action):
+
+    grad J = mean_t [ (G_t - b(o_t)) grad log pi(a_t | o_t) ],    G_t = sum_k gamma^k r_{t+k}
+
+Differences from the paper:
+- Returns are standardised over the batch of an update: (G - mean) / std.
+- The baseline b is none, or learned beside the policy, as an estimate of the standardised return.
+- An entropy bonus keeps the policy from settling early (Williams and Peng 1991).
+- `reset_return_at_score` starts the sum afresh after each reward, as 'Pong from pixels' (Karpathy
+  2016) does, where each point is a game of its own.
+
+It remains REINFORCE: every sample takes part in one gradient step, and no return is bootstrapped.
+Each environment brings the same number of episodes to an update, all begun under the weights that it
+improves: taking whichever end first would prefer short ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+
+from rlagents import seeding
+from rlagents.agents import storage
+from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.errors import UsageError
+from rlagents.networks import (
+    NetworkConfig,
+    PolicyNetwork,
+    PolicyValueNetwork,
+    make_torso,
+    resolve_precision,
+)
+from rlagents.replay.trajectory import Trajectory
+from rlagents.tables import Count, Probability, Table
+from rlagents.types import Array, BoolArray, FloatArray, IntArray, Metrics, Transition
+
+_EXPLORATION = 1
+# Steps that go through the network at once; gradients are summed, so that this changes no result
+# beyond rounding, only the memory an update needs.
+_CHUNK = 512
+
+
+class ReinforceConfig(Table):
+    """`[agent]` of reinforce."""
+
+    name: Literal["reinforce"] = "reinforce"
+    """The learner."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Adam's step size."""
+    gamma: Probability = 0.99
+    """Discount per agent step."""
+    episodes_per_update: Count = 8
+    """Whole episodes of an update, over all environments; a multiple of [env] num_envs."""
+    baseline: Literal["none", "value"] = "value"
+    """Subtracted from returns: nothing, or a learned value of the observation."""
+    value_coefficient: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the baseline's squared error in the loss."""
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the policy's entropy in the loss."""
+    standardize: bool = True
+    """Scale the returns of an update to mean 0 and standard deviation 1."""
+    reset_return_at_score: bool = False
+    """Start a new sum after each reward that is not 0."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Longer gradients are shortened to this length."""
+
+
+def rewards_to_go(rewards: FloatArray, gamma: float, *, reset_at_score: bool = False) -> FloatArray:
+    """Return G_t = r_t + gamma * G_{t+1}: [T] float32 -> [T] float32.
+
+    With `reset_at_score`, a reward other than 0 ends the sum that began before it.
+    """
+    returns = np.zeros(len(rewards), dtype=np.float64)
+    following = 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        if reset_at_score and rewards[t] != 0:
+            following = 0.0
+        following = float(rewards[t]) + gamma * following
+        returns[t] = following
+    return returns.astype(np.float32)
+
+
+def standardize(values: FloatArray) -> FloatArray:
+    """Return values with mean 0 and standard deviation 1; all zero where they do not differ."""
+    centred = values - values.mean()
+    return np.asarray(centred / (values.std() + 1e-8), dtype=np.float32)
+
+
+class Reinforce(Agent):
+    """A policy, an optimizer and the episodes that the next update waits for.
+
+    Args:
+        config: the `[agent]` table.
+        network: the policy, with a value head if the config has a baseline.
+        observation_space: of one environment.
+        num_envs: N.
+        seed: of the choice of actions.
+        device: where the network is.
+    """
+
+    Config: ClassVar[type[Table]] = ReinforceConfig
+    NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
+
+    def __init__(
+        self,
+        config: ReinforceConfig,
+        network: PolicyNetwork,
+        *,
+        observation_space: gym.spaces.Box,
+        num_envs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._network = network.to(device)
+        self._optimizer = torch.optim.Adam(
+            self._network.parameters(), lr=config.learning_rate, fused=True
+        )
+        self._observation_space = observation_space
+        self._num_envs = num_envs
+        self._quota = config.episodes_per_update // num_envs
+        self._generator = seeding.generator(seed, _EXPLORATION)
+        self._device = device
+        self._running = [Trajectory(observation_space) for _ in range(num_envs)]
+        self._finished: list[list[Trajectory]] = [[] for _ in range(num_envs)]
+
+    @classmethod
+    def from_config(
+        cls,
+        config: AgentTables,
+        observation_space: gym.spaces.Box,
+        action_space: gym.Space[Any],
+        *,
+        num_envs: int,
+        seed: int,
+        device: torch.device,
+    ) -> Self:
+        """Return a new agent."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = _make_network(config, observation_space, action_space)
+        return cls(
+            _table(config),
+            network,
+            observation_space=observation_space,
+            num_envs=num_envs,
+            seed=seed,
+            device=device,
+        )
+
+    @classmethod
+    def load_policy(
+        cls,
+        config: AgentTables,
+        observation_space: gym.spaces.Box,
+        action_space: gym.Space[Any],
+        directory: Path,
+        device: torch.device,
+    ) -> Policy:
+        """Return the policy that `save` wrote to `directory`."""
+        network = _make_network(config, observation_space, action_space)
+        storage.load_module(network, directory / "network.safetensors")
+        return Policy(network, "probabilities", device)
+
+    @classmethod
+    def check(cls, config: AgentTables, *, num_envs: int) -> None:
+        """Raise UsageError where the environments cannot share an update's episodes evenly."""
+        episodes = _table(config).episodes_per_update
+        if episodes % num_envs:
+            nearest = max(1, round(episodes / num_envs)) * num_envs
+            raise UsageError(
+                f"[agent] episodes_per_update: {episodes} episodes cannot be shared evenly by "
+                f"{num_envs} environments; set it to {nearest}, or change [env] num_envs."
+            )
+
+    @classmethod
+    def resolve(cls, config: AgentTables, device: str) -> dict[str, Table]:
+        """Return `[network]` with the precision that is fast here."""
+        return {"network": resolve_precision(network_table(config), device)}
+
+    @torch.no_grad()
+    def act(self, observation: Array) -> IntArray:
+        """Return actions drawn from the policy: [N, ...] -> [N] int64."""
+        logits = self._network(torch.from_numpy(observation).to(self._device))  # [N, A]
+        cumulative = logits.double().softmax(dim=1).cumsum(dim=1).cpu().numpy()
+        threshold = self._generator.random((self._num_envs, 1)) * cumulative[:, -1:]
+        return np.asarray((cumulative <= threshold).sum(axis=1))
+
+    def observe(self, transition: Transition) -> None:
+        """Add a step to the episode of every environment that is not waiting."""
+        for i in np.flatnonzero(~self.waiting()):
+            self._running[i].append(
+                transition.observation[i], int(transition.action[i]), float(transition.reward[i])
+            )
+            if transition.episode_over[i]:
+                self._finished[i].append(self._running[i])
+                self._running[i] = Trajectory(self._observation_space)
+
+    def waiting(self) -> BoolArray:
+        """Tell which environments have brought all their episodes of the next update."""
+        return np.array([len(episodes) >= self._quota for episodes in self._finished])
+
+    def learn(self) -> Metrics:
+        """Update once every environment has brought its episodes."""
+        if not self.waiting().all():
+            return {}
+        episodes = [episode for finished in self._finished for episode in finished]
+        self._finished = [[] for _ in range(self._num_envs)]
+        return self._update(episodes)
+
+    def _update(self, episodes: list[Trajectory]) -> Metrics:
+        config = self._config
+        returns = np.concatenate(
+            [
+                rewards_to_go(
+                    episode.rewards(), config.gamma, reset_at_score=config.reset_return_at_score
+                )
+                for episode in episodes
+            ]
+        )
+        if config.standardize:
+            returns = standardize(returns)
+        steps = len(returns)
+        sums = torch.zeros(3, device=self._device)  # policy loss, value loss, entropy
+        self._optimizer.zero_grad()
+        begin = 0
+        for episode in episodes:
+            observations, actions = episode.observations(), episode.actions()
+            for start in range(0, len(episode), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                count = len(actions[part])
+                parts = self._losses(
+                    observations[part], actions[part], returns[begin : begin + count]
+                )
+                begin += count
+                policy_loss, value_loss, entropy = parts / steps
+                loss = (
+                    policy_loss
+                    + config.value_coefficient * value_loss
+                    - config.entropy_coefficient * entropy
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+                sums += parts.detach() / steps
+        if config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.max_grad_norm)
+        self._optimizer.step()
+        metrics = {"losses/policy_loss": sums[0], "losses/entropy": sums[2]}
+        if config.baseline == "value":
+            metrics["losses/value_loss"] = sums[1]
+        return metrics
+
+    def _losses(self, observations: Array, actions: IntArray, returns: FloatArray) -> torch.Tensor:
+        """Return sums over T steps: policy loss, squared error of the baseline, entropy."""
+        o_t = torch.from_numpy(np.ascontiguousarray(observations)).to(self._device)  # [T, ...]
+        a_t = torch.from_numpy(actions).to(self._device)  # [T]
+        advantage = torch.from_numpy(returns).to(self._device)  # [T]
+        value_loss = torch.zeros((), device=self._device)
+        if isinstance(self._network, PolicyValueNetwork):
+            logits, value = self._network.logits_and_value(o_t)  # [T, A], [T]
+            value_loss = F.mse_loss(value, advantage, reduction="sum")
+            advantage = advantage - value.detach()
+        else:
+            logits = self._network(o_t)  # [T, A]
+        log_probability = logits.log_softmax(dim=1)  # [T, A]
+        chosen = log_probability.gather(1, a_t[:, None]).squeeze(1)  # [T]
+        entropy = -(log_probability.exp() * log_probability).sum()
+        return torch.stack([-(advantage * chosen).sum(), value_loss, entropy])
+
+    def interrupt(self) -> None:
+        """Drop the episodes that have begun."""
+        self._running = [Trajectory(self._observation_space) for _ in range(self._num_envs)]
+
+    def policy(self) -> Policy:
+        """Return a copy."""
+        return Policy(copy.deepcopy(self._network), "probabilities", self._device)
+
+    def save(self, directory: Path, *, experience: bool = True) -> None:
+        """Write network, optimizer and generator, and the episodes at hand if asked for."""
+        storage.save_module(self._network, directory / "network.safetensors")
+        storage.save_optimizer(self._optimizer, directory / "optimizer.safetensors")
+        state = {
+            "generator": storage.generator_state(self._generator),
+            "finished": [len(episodes) for episodes in self._finished] if experience else None,
+        }
+        storage.save_json(state, directory / "state.json")
+        if experience:
+            folder = directory / "trajectories"
+            folder.mkdir()
+            for i in range(self._num_envs):
+                self._running[i].save(folder, f"{i}-running")
+                for k, episode in enumerate(self._finished[i]):
+                    episode.save(folder, f"{i}-{k}")
+
+    def load(self, directory: Path) -> None:
+        """Read back what `save` wrote."""
+        storage.load_module(self._network, directory / "network.safetensors")
+        storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
+        state = storage.load_json(directory / "state.json")
+        storage.set_generator_state(self._generator, state["generator"])
+        folder = directory / "trajectories"
+        if state["finished"] is None or not folder.is_dir():
+            return
+        for i, count in enumerate(state["finished"]):
+            self._running[i].load(folder, f"{i}-running")
+            self._finished[i] = [Trajectory(self._observation_space) for _ in range(count)]
+            for k, episode in enumerate(self._finished[i]):
+                episode.load(folder, f"{i}-{k}")
+
+
+def _make_network(
+    config: AgentTables, observation_space: gym.spaces.Box, action_space: gym.Space[Any]
+) -> PolicyNetwork:
+    num_actions = require_discrete("reinforce", action_space)
+    torso = make_torso(network_table(config), observation_space)
+    kind = PolicyValueNetwork if _table(config).baseline == "value" else PolicyNetwork
+    return kind(torso, num_actions)
+
+
+def _table(config: AgentTables) -> ReinforceConfig:
+    assert isinstance(config.agent, ReinforceConfig)
+    return config.agent

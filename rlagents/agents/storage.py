@@ -1,0 +1,86 @@
+"""Agents' state as files: safetensors for tensors, JSON for the rest, nothing that executes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write a module's parameters and buffers to a safetensors file."""
+    state = module.state_dict()
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
+
+
+def load_module(module: nn.Module, path: Path) -> None:
+    """Read back what `save_module` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or belongs to another network.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Write an optimizer's state (not its settings) to a safetensors file."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    flat = {
+        f"{index}.{name}": tensor.detach().cpu().contiguous()
+        for index, values in state.items()
+        for name, tensor in values.items()
+    }
+    save_file(flat, path)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Read back what `save_optimizer` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        flat = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def generator_state(generator: np.random.Generator) -> dict[str, Any]:
+    """Return a numpy generator's state as a JSON object."""
+    return dict(generator.bit_generator.state)
+
+
+def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -> None:
+    """Set a numpy generator to a state that `generator_state` returned."""
+    generator.bit_generator.state = state
+
+
+def save_json(state: dict[str, Any], path: Path) -> None:
+    """Write counters and generator states."""
+    path.write_text(json.dumps(state, indent=1) + "\n")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read back what `save_json` wrote.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    state = json.loads(path.read_text())
+    if not isinstance(state, dict):
+        raise ValueError(f"{path.name}: not a JSON object")
+    return state

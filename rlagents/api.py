@@ -1,0 +1,298 @@
+"""Runs as Python objects: train one, open one, evaluate it, record it, load its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlagents import machine, seeding
+from rlagents.agents import find_agent
+from rlagents.agents.base import Agent, Policy
+from rlagents.checkpoint import Checkpoint, CheckpointStore
+from rlagents.config import RunConfig, build_config, read_config
+from rlagents.envs import find_env, make_player, make_vector_env
+from rlagents.errors import UsageError
+from rlagents.evaluate import MAX_ENVS, Evaluation, play_episodes
+from rlagents.observers.video import video_path
+from rlagents.recording import play_and_record, rebuild_episode
+from rlagents.run import ActionLog, RunFolder
+from rlagents.spaces import rebuild_space
+from rlagents.training import config_of, resume_run, start_run
+from rlagents.types import Episode
+
+
+class Run:
+    """A run, read back from its folder.
+
+    Attributes:
+        directory: the folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.directory = folder.directory
+        self._folder = folder
+        self._manifest = folder.manifest()
+        self.config = config_of(folder, self._manifest)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r})"
+
+    def status(self) -> dict[str, Any]:
+        """Return state, pid, step and last heartbeat."""
+        return self._folder.status()
+
+    def episodes(self) -> list[Episode]:
+        """Return the finished training episodes."""
+        return list(self._folder.episodes())
+
+    def checkpoint(self, which: str | int | None = None) -> Checkpoint:
+        """Return a checkpoint: "best", "last", a step, or None for the best, else the last.
+
+        Raises:
+            UsageError: there is none.
+            RunFailedError: it is damaged.
+        """
+        store = CheckpointStore(self._folder.checkpoints)
+        return store.find(None if which is None else str(which))
+
+    def policy(self, which: str | int | None = None, *, device: str = "cpu") -> Policy:
+        """Return the policy of a checkpoint; its environment is not imported."""
+        checkpoint = self.checkpoint(which)
+        agent_class: type[Agent] = find_agent(self.config.agent_name)
+        machine.prepare_torch(int(self._manifest["threads"]))
+        space = rebuild_space(self._manifest["observation_space"])
+        try:
+            return agent_class.load_policy(
+                self.config,
+                space,  # type: ignore[arg-type]  # always a Box: it was written from one
+                rebuild_space(self._manifest["action_space"]),
+                checkpoint.directory / "agent",
+                torch.device(machine.choose_device(device)),
+            )
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{checkpoint.directory} does not fit the run's config: {error}") from error
+
+    def evaluate(
+        self,
+        episodes: int | None = None,
+        *,
+        checkpoint: str | int | None = None,
+        seed: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Play whole episodes by the config's evaluation protocol.
+
+        Args:
+            episodes: how many; the config's number if None.
+            checkpoint: "best", "last" or a step; the best, else the last, if None.
+            seed: of the episodes, which are never those that chose the best checkpoint; the run's
+                if None.
+            should_stop: asked at each step.
+        """
+        protocol = self.config.evaluation
+        count = protocol.episodes if episodes is None else episodes
+        if count < 1:
+            raise UsageError(f"--episodes: expected 1 or more, got {count}.")
+        seed = self.config.seed if seed is None else seed
+        if seed < 0:
+            raise UsageError(f"--seed: expected 0 or more, got {seed}.")
+        found = self.checkpoint(checkpoint)
+        policy = self.policy(checkpoint)
+        env = make_vector_env(find_env(self.config.env.id), self.config.env, min(count, MAX_ENVS))
+        try:
+            played = play_episodes(
+                policy,
+                env,
+                [seeding.episode_seed(seed, "evaluation", index) for index in range(count)],
+                epsilon=protocol.epsilon,
+                sample=protocol.sample,
+                should_stop=should_stop,
+            )
+        finally:
+            env.close()
+        return Evaluation(
+            str(self.directory),
+            found.name,
+            found.step,
+            self.config.env.id,
+            seed,
+            protocol.epsilon,
+            played,
+        )
+
+    def record(
+        self,
+        episodes: int = 1,
+        *,
+        checkpoint: str | int | None = None,
+        seed: int | None = None,
+        output: str | Path | None = None,
+    ) -> list[Path]:
+        """Write videos of evaluation episodes, the same ones that `evaluate` plays.
+
+        Args:
+            episodes: how many.
+            checkpoint: "best", "last" or a step; the best, else the last, if None.
+            seed: of the episodes; the run's if None.
+            output: the video's path; with several episodes they are numbered. In the run's
+                folder if None.
+
+        Returns:
+            the videos' paths; beside each lies its JSON.
+        """
+        target = _output(output)
+        config = self.config
+        evaluation = self.evaluate(episodes, checkpoint=checkpoint, seed=seed)
+        policy = self.policy(checkpoint)
+        player = make_player(find_env(config.env.id), config.env)
+        paths = []
+        try:
+            for number, episode in enumerate(evaluation.played):
+                name = (
+                    video_path(self._folder, evaluation.step, number)
+                    if target is None
+                    else _numbered(target, number, episodes)
+                )
+                about = {
+                    "env_id": config.env.id,
+                    "step": evaluation.step,
+                    "values_are": policy.kind,
+                }
+                if self._manifest["reproducible"]:
+                    path = rebuild_episode(
+                        player,
+                        episode.seed,
+                        episode.actions,
+                        episodic_return=episode.episodic_return,
+                        values=episode.values,
+                        scale=config.recording.scale,
+                        path=name,
+                        about=about,
+                    )
+                else:
+                    path = play_and_record(
+                        player,
+                        policy,
+                        episode.seed,
+                        epsilon=config.evaluation.epsilon,
+                        sample=config.evaluation.sample,
+                        scale=config.recording.scale,
+                        path=name,
+                        about=about,
+                    )
+                paths.append(path)
+        finally:
+            player.close()
+        return paths
+
+    def record_training_episode(self, number: int, *, output: str | Path | None = None) -> Path:
+        """Write a video of an episode that was played in training, rebuilt from seed and actions.
+
+        Raises:
+            UsageError: there is no such episode, or the environment does not reproduce itself.
+            NotReproducedError: the episode came out otherwise.
+        """
+        if not self._manifest["reproducible"]:
+            raise UsageError(
+                f"--training-episode: {self.config.env.id} does not reproduce itself from a seed "
+                f"({self._manifest['difference']}), so no training episode can be shown. Record "
+                f"an evaluation instead: rlagents record {self.directory}"
+            )
+        target = _output(output)
+        actions = ActionLog(self._folder).read(number)
+        episode = next(row for row in self._folder.episodes() if row.episode == number)
+        player = make_player(find_env(self.config.env.id), self.config.env)
+        stem = f"training-step-{episode.step}-episode-{number}"
+
+        def name(result: float) -> Path:
+            return target or self._folder.videos / f"{stem}-return-{result:g}.mp4"
+
+        try:
+            return rebuild_episode(
+                player,
+                episode.seed,
+                actions,
+                episodic_return=episode.episodic_return,
+                values=None,
+                scale=self.config.recording.scale,
+                path=name,
+                about={"env_id": self.config.env.id, "step": episode.step, "training": True},
+            )
+        finally:
+            player.close()
+
+
+def _output(output: str | Path | None) -> Path | None:
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix != ".mp4":
+        raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
+    return path
+
+
+def _numbered(path: Path, number: int, count: int) -> Callable[[float], Path]:
+    return lambda _: path if count == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+def train(
+    config: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    name: str | None = None,
+    quiet: bool = False,
+    **top_level: Any,
+) -> Run:
+    """Train an agent and return its run.
+
+    Args:
+        config: a recipe's name, a TOML file's path, or its tables.
+        overrides: by dotted key, `{"agent.learning_rate": 1e-3}`.
+        runs_dir: where the run's folder is made.
+        name: of the folder; from config, seed and time if None.
+        quiet: show no progress.
+        **top_level: `total_steps`, `seed`, `device`.
+
+    Raises:
+        UsageError: something is wrong with the config; nothing has been written.
+        RunFailedError: the run began and could not go on.
+        StoppedError: it was asked to stop, and was saved.
+    """
+    if isinstance(config, Mapping):
+        tables, recipe = dict(config), "custom"
+    else:
+        tables, recipe = read_config(config)
+    checked = build_config(tables, {**(overrides or {}), **top_level}, recipe)
+    folder = start_run(checked, runs_dir=Path(runs_dir), name=name, recipe=recipe, quiet=quiet)
+    return Run(folder)
+
+
+def resume(run: str | Path, *, total_steps: int | None = None, quiet: bool = False) -> Run:
+    """Go on with a stopped or finished run, for `total_steps` in all."""
+    return Run(resume_run(RunFolder.open(run), total_steps=total_steps, quiet=quiet))
+
+
+def open_run(run: str | Path, *, runs_dir: str | Path = "runs") -> Run:
+    """Return a run by its folder, or by its name under the runs folder.
+
+    Raises:
+        UsageError: it is not a run.
+    """
+    return Run(RunFolder.open(run, Path(runs_dir)))
+
+
+def load_agent(
+    run: str | Path, checkpoint: str | int | None = None, *, device: str = "cpu"
+) -> Policy:
+    """Return the policy of a run: `actions = policy.act(observations)`.
+
+    Its environment is never imported.
+    """
+    return open_run(run).policy(checkpoint, device=device)
+
+
+__all__ = ["Run", "RunConfig", "load_agent", "open_run", "resume", "train"]

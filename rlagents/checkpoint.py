@@ -1,0 +1,156 @@
+"""Checkpoints: directories of plain files that are complete or not there.
+
+A checkpoint is written under a name that starts with a dot, its manifest (sizes and SHA-256 of every
+file) last, and renamed into place; only then are older ones removed. Nothing in it executes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlagents.errors import RunFailedError, UsageError
+from rlagents.run import write_json
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was found whole."""
+
+    name: str  # "step-50000"
+    step: int
+    directory: Path
+
+
+class CheckpointStore:
+    """The checkpoints of a run.
+
+    Args:
+        directory: `runs/<name>/checkpoints`.
+        keep: how many are kept besides the best.
+    """
+
+    def __init__(self, directory: Path, keep: int = 3) -> None:
+        self._directory = directory
+        self._keep = keep
+
+    def save(self, step: int, write: Callable[[Path], None], *, best: bool = False) -> Path:
+        """Write a checkpoint, point `index.json` at it and remove what is no longer kept.
+
+        Args:
+            step: agent steps so far.
+            write: fills an empty directory.
+            best: whether no evaluation has been better.
+
+        Returns:
+            the checkpoint's directory.
+        """
+        name = f"step-{step}"
+        temporary = self._directory / f".{name}.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write(temporary)
+        files = {}
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                files[path.relative_to(temporary).as_posix()] = {
+                    "size": path.stat().st_size,
+                    "sha256": _sha256(path),
+                }
+                _sync(path)
+        (temporary / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+        _sync(temporary / MANIFEST)
+        final = self._directory / name
+        if final.exists():
+            # The same step again, written after an evaluation or with replay: the newer one counts.
+            old = self._directory / f".{name}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(final, old)
+            os.rename(temporary, final)
+            shutil.rmtree(old)
+        else:
+            os.rename(temporary, final)
+        index = self.index()
+        index["last"] = name
+        if best:
+            index["best"] = name
+        write_json(self._directory / "index.json", index)
+        self._prune(index)
+        return final
+
+    def index(self) -> dict[str, str]:
+        """Return the names of the best and the last checkpoint."""
+        path = self._directory / "index.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def find(self, which: str | None) -> Checkpoint:
+        """Return a checkpoint after checking every file of it.
+
+        Args:
+            which: "best", "last" or a step; None for the best, else the last.
+
+        Raises:
+            UsageError: there is no such checkpoint.
+            RunFailedError: it is damaged.
+        """
+        index = self.index()
+        steps = sorted(int(path.name.removeprefix("step-")) for path in self._whole())
+        if which is None:
+            which = "best" if "best" in index else "last"
+        name = index.get(which, "") if which in ("best", "last") else f"step-{which}"
+        directory = self._directory / name
+        if not name or not directory.is_dir():
+            known = ", ".join([*index, *(str(step) for step in steps)]) or "none yet"
+            raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
+        others = [str(step) for step in steps if f"step-{step}" != name]
+        step = _verify(directory, "others are there: " + ", ".join(others) if others else "")
+        return Checkpoint(name, step, directory)
+
+    def _whole(self) -> list[Path]:
+        found = self._directory.glob("step-*")
+        return [p for p in found if p.name[5:].isdigit() and (p / MANIFEST).is_file()]
+
+    def _prune(self, index: dict[str, str]) -> None:
+        for leftover in self._directory.glob(".step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        newest = sorted(self._whole(), key=lambda path: int(path.name[5:]), reverse=True)
+        for path in newest[self._keep :]:
+            if path.name not in index.values():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _verify(directory: Path, others: str) -> int:
+    """Return the step of a checkpoint whose files are all as they were written."""
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            path = directory / name
+            if path.stat().st_size != expected["size"]:
+                raise ValueError(f"{name} has {path.stat().st_size} bytes, not {expected['size']}")
+            if _sha256(path) != expected["sha256"]:
+                raise ValueError(f"{name} has changed since it was written")
+        return int(manifest["step"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFailedError(
+            f"The checkpoint {directory} is damaged ({error}). "
+            f"Choose another with --checkpoint{'; ' + others if others else ''}."
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

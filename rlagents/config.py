@@ -1,0 +1,305 @@
+"""A run's configuration: tables put together, read from TOML, overridden, checked and explained.
+
+Whether a value comes from a file, the command line or Python, it passes the same checks, and a
+refusal names where it stands, what was expected, what was got and the nearest right name.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from rlagents.agents import find_agent
+from rlagents.envs import EnvConfig
+from rlagents.errors import UsageError, did_you_mean
+from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
+
+DEFAULT_AGENT = "dqn"
+
+
+class EvaluationConfig(Table):
+    """`[evaluation]`: how the agent is judged while it learns, and by `rlagents evaluate`."""
+
+    period_steps: Annotated[Int, Field(ge=0, le=10**12)] = 50_000
+    """Agent steps between evaluations, and one at the end; 0 for none at all."""
+    episodes: Annotated[Int, Field(ge=1, le=100_000)] = 10
+    """Episodes of an evaluation."""
+    epsilon: Probability = 0.0
+    """Chance of a random action in evaluation."""
+    sample: bool = False
+    """Draw actions from a policy's probabilities, where otherwise the most probable is played."""
+
+
+class RecordingConfig(Table):
+    """`[recording]`: videos of evaluations."""
+
+    enabled: bool = True
+    """Record a video at each evaluation."""
+    episodes: Count = 1
+    """Episodes of each evaluation that are recorded, from its first on."""
+    scale: Annotated[Int, Field(ge=1, le=16)] = 2
+    """Each pixel becomes a square of this many pixels a side."""
+
+
+class CheckpointConfig(Table):
+    """`[checkpoint]`: what can be gone back to."""
+
+    period_steps: Steps = 100_000
+    """Agent steps between checkpoints; there is always one at the end."""
+    keep: Count = 3
+    """Checkpoints kept besides the best one."""
+    replay: Literal["always", "on-exit", "never"] = "on-exit"
+    """When stored experience is saved too, so that resuming is exact."""
+
+
+class LoggingConfig(Table):
+    """`[logging]`: how often numbers are written down."""
+
+    period_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Seconds between lines of metrics.jsonl."""
+
+
+class RunConfig(Table):
+    """Everything that decides what a run does.
+
+    `for_agent` returns the class that also holds the tables of an agent.
+    """
+
+    total_steps: Steps = 100_000
+    """Agent steps to train for, over all environments."""
+    seed: Annotated[Int, Field(ge=0, lt=2**31)] = 1
+    """Same seed, same run; other seed, other run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks are computed; auto takes a GPU if there is one."""
+    env: EnvConfig
+    agent: Table
+    network: Table | None = None
+    replay: Table | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    recording: RecordingConfig = RecordingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def agent_name(self) -> str:
+        """Return the name by which the agent is registered."""
+        return str(getattr(self.agent, "name"))  # noqa: B009 - every agent table has been given one
+
+    @classmethod
+    def for_agent(cls, name: str) -> type[RunConfig]:
+        """Return the class of configs whose `[agent]` and further tables are those of an agent.
+
+        Raises:
+            UsageError: there is no agent of that name.
+        """
+        agent = find_agent(name)
+        table = agent.Config
+        if "name" not in table.model_fields:
+            table = create_model(table.__name__, __base__=table, name=(Literal[name], name))
+        required = any(field.is_required() for field in table.model_fields.values())
+        fields: dict[str, Any] = {"agent": (table, ... if required else table())}
+        for other, attribute in (("network", "NetworkConfig"), ("replay", "ReplayConfig")):
+            model = getattr(agent, attribute, None)
+            fields[other] = (None, None) if model is None else (model, model())
+        return create_model("RunConfig", __base__=cls, **fields)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key of a config, for help texts."""
+
+    name: str  # "agent.learning_rate"
+    default: Any
+    takes: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """Return it as the command line has it: `--agent.learning-rate`."""
+        return option_flag(self.name)
+
+
+def option_flag(name: str) -> str:
+    """Return a key such as `agent.learning_rate` as an option of the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def builtin_configs() -> dict[str, str]:
+    """Return the recipes that come with the package: name and the first line's comment."""
+    found = {}
+    folder = importlib.resources.files("rlagents.configs")
+    for file in folder.iterdir():
+        if file.name.endswith(".toml"):
+            first = file.read_text(encoding="utf-8").partition("\n")[0]
+            found[file.name.removesuffix(".toml")] = first.removeprefix("#").strip()
+    return dict(sorted(found.items()))
+
+
+def read_config(name: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the tables of a recipe's name or a TOML file's path, and what to call it.
+
+    Raises:
+        UsageError: there is none, or it is not TOML.
+    """
+    path = Path(name)
+    if str(name) in builtin_configs():
+        text = (importlib.resources.files("rlagents.configs") / f"{name}.toml").read_text("utf-8")
+    elif path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} cannot be read as a config: {error}.") from error
+    else:
+        known = builtin_configs()
+        raise UsageError(
+            f"There is no config {str(name)!r}{did_you_mean(str(name), known)} It must be one of "
+            f"{', '.join(known)}, or the path of a TOML file."
+        )
+    try:
+        return tomllib.loads(text), path.stem
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name} is not valid TOML: {error}.") from None
+
+
+def parse_value(text: str) -> Any:
+    """Return what an option's text means: a TOML value, else the text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
+
+
+def build_config(
+    tables: Mapping[str, Any], overrides: Mapping[str, Any], source: str
+) -> RunConfig:
+    """Return the checked config of a file's tables and overrides on top.
+
+    Args:
+        tables: what the TOML file says.
+        overrides: by dotted key, `{"agent.learning_rate": 1e-4}`; underscores or hyphens.
+        source: what to call the file in an error.
+
+    Raises:
+        UsageError: some key or value is refused.
+    """
+    merged: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
+    }
+    overridden = set()
+    for given, value in overrides.items():
+        key = given.replace("-", "_")
+        table, dot, rest = key.partition(".")
+        if dot and not isinstance(merged.setdefault(table, {}), dict):
+            raise UsageError(f"{source}: {table} must be a table, got {merged[table]!r}.")
+        if dot:
+            merged[table][rest] = value
+        else:
+            merged[key] = value
+        overridden.add(key)
+    agent_table = merged.get("agent", {})
+    name = agent_table.get("name", DEFAULT_AGENT) if isinstance(agent_table, Mapping) else ""
+    name = name if isinstance(name, str) else repr(name)
+    agent = find_agent(name)
+    model = RunConfig.for_agent(name)
+    try:
+        config = model.model_validate(merged)
+    except pydantic.ValidationError as error:
+        lines = [
+            _explain(dict(problem), model, source, overridden, name)
+            for problem in error.errors()[:5]
+        ]
+        raise UsageError("\n".join(lines)) from None
+    if hasattr(agent, "check"):
+        agent.check(config, num_envs=config.env.num_envs)
+    return config
+
+
+def options(model: type[RunConfig], values: Mapping[str, Any] | None = None) -> Iterator[Option]:
+    """Yield every key of a config's class, with `values` (a file's tables) as defaults."""
+    values = values or {}
+    for name, field in model.model_fields.items():
+        table = _table_of(field)
+        if table is None:
+            if field.annotation is not type(None):
+                default = values.get(name, field.get_default(call_default_factory=True))
+                yield Option(name, default, describe_type(field), field.description or "")
+            continue
+        given = values.get(name, {})
+        for key, inner in table.model_fields.items():
+            default = given.get(key, inner.get_default(call_default_factory=True))
+            if inner.is_required() and key not in given:
+                default = "required"
+            text = " ".join((inner.description or "").split())
+            yield Option(f"{name}.{key}", default, describe_type(inner), text)
+
+
+def _table_of(field: FieldInfo) -> type[Table] | None:
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    return None
+
+
+def _explain(
+    problem: dict[str, Any],
+    model: type[RunConfig],
+    source: str,
+    overridden: set[str],
+    agent_name: str,
+) -> str:
+    location = [str(part) for part in problem["loc"]]
+    known = {option.name: option for option in options(model)}
+    dotted = ".".join(location[:2])
+    key = ".".join(location[:2]) if dotted in known or len(location) > 1 else location[0]
+    from_option = key in overridden
+    where = option_flag(key) if from_option else f"{source}: {_in_file(key)}"
+    got = problem["input"]
+    if problem["type"] == "extra_forbidden" or (key in ("network", "replay") and got is not None):
+        return f"{where}: {_unknown(key, known, model, from_option, agent_name)}"
+    if problem["type"] == "missing":
+        return f"{source}: {_in_file(key)} is missing; give it in the file or as {option_flag(key)}."
+    if key not in known:
+        return f"{where}: expected a table, got {json.dumps(got, default=str)}."
+    takes = known[key].takes
+    if " | " in takes and isinstance(got, str):
+        return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, takes.split(' | '))}"
+    detail = f" ({problem['msg']})" if len(location) > 2 else ""
+    return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
+
+
+def _unknown(
+    key: str, known: Mapping[str, Option], model: type[RunConfig], from_option: bool, agent: str
+) -> str:
+    table, _, name = key.partition(".")
+    if table in ("network", "replay") and _table_of(model.model_fields[table]) is None:
+        return f"the agent {agent!r} has no [{table}] table; leave it out."
+    spell = option_flag if from_option else _in_file
+    same_table = [other for other in known if other.startswith(f"{table}.")]
+    elsewhere = [other for other in known if other.split(".")[-1] == (name or table)]
+    suggestion = did_you_mean(key, same_table or [k.split(".")[0] for k in known])
+    if elsewhere:
+        suggestion = f"; did you mean {spell(elsewhere[0])}?"
+    elif suggestion and same_table:
+        nearest = suggestion.split("'")[1]
+        suggestion = f"; did you mean {spell(nearest)}?"
+    if suggestion:
+        return f"unknown key{suggestion}"
+    names = ", ".join(other.split(".")[-1] for other in same_table) or ", ".join(
+        dict.fromkeys(other.split(".")[0] for other in known)
+    )
+    return f"unknown key; known here: {names}."
+
+
+def _in_file(key: str) -> str:
+    table, dot, name = key.partition(".")
+    return f"[{table}] {name}" if dot else table

@@ -1,0 +1,13 @@
+"""Networks: a torso that sees and a head that decides."""
+
+from rlagents.networks.heads import PolicyNetwork, PolicyValueNetwork, QNetwork
+from rlagents.networks.torsos import NetworkConfig, make_torso, resolve_precision
+
+__all__ = [
+    "NetworkConfig",
+    "PolicyNetwork",
+    "PolicyValueNetwork",
+    "QNetwork",
+    "make_torso",
+    "resolve_precision",
+]

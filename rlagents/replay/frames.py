@@ -1,0 +1,89 @@
+"""Rings of observations in which each frame is kept once.
+
+An observation of type `FrameStack` repeats all but its newest frame from the step before. So a ring
+keeps the newest frame of each step, and how many frames of its episode came before it; stacks are
+put together again when they are asked for, with zero frames before an episode's first. Any other
+observation is an item of its own, a stack of one.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from rlagents.spaces import FrameStack
+from rlagents.types import Array, IntArray
+
+
+class FrameRings:
+    """One ring of `rows` items for each of N environments.
+
+    Rows are counted from 0 and never wrap in the caller's view: row r stands in slot r % rows until
+    row r + rows overwrites it.
+    """
+
+    def __init__(self, observation_space: gym.spaces.Box, num_envs: int, rows: int) -> None:
+        shape = observation_space.shape
+        stacked = isinstance(observation_space, FrameStack)
+        self.num_envs = num_envs
+        self.rows = rows
+        self.stack = shape[0] if stacked else 1
+        self._stacked = stacked
+        self._item_shape = shape[1:] if stacked else shape
+        # The row behind all rings stays zero: it is every frame before an episode's first.
+        self._zero = num_envs * rows
+        self._items = np.zeros((self._zero + 1, *self._item_shape), dtype=observation_space.dtype)
+        self._age = np.zeros((num_envs, rows), dtype=np.uint8)  # frames before it, at most stack-1
+
+    @staticmethod
+    def nbytes_for(observation_space: gym.spaces.Box, num_envs: int, rows: int) -> int:
+        """Return the memory, in bytes, that such rings take when full."""
+        shape = observation_space.shape
+        item = shape[1:] if isinstance(observation_space, FrameStack) else shape
+        itemsize = np.dtype(observation_space.dtype).itemsize
+        return (num_envs * rows + 1) * math.prod(item) * itemsize + num_envs * rows
+
+    def write(self, envs: IntArray, rows: IntArray, observations: Array, fresh: Array) -> None:
+        """Put the newest frame of observations into rows.
+
+        Args:
+            envs: [K] int64, the rings.
+            rows: [K] int64, the row in each of them.
+            observations: [K, ...] as the agent saw them.
+            fresh: [K] bool, whether it is the first of its episode.
+        """
+        slots = rows % self.rows
+        newest = observations[:, -1] if self._stacked else observations
+        self._items[envs * self.rows + slots] = newest
+        older = self._age[envs, (rows - 1) % self.rows].astype(np.int64) + 1
+        self._age[envs, slots] = np.where(fresh, 0, np.minimum(older, self.stack - 1))
+
+    def oldest_needed(self, envs: IntArray, rows: IntArray) -> IntArray:
+        """Return the oldest row that each row's observation is made of: [K] int64."""
+        return rows - self._age[envs, rows % self.rows]
+
+    def read(self, envs: IntArray, rows: IntArray, out: Array) -> None:
+        """Put the observations of rows together in `out`, [K, ...], byte for byte as seen."""
+        age = self._age[envs, rows % self.rows]
+        back = np.arange(self.stack - 1, -1, -1)  # oldest first
+        wanted = envs[:, None] * self.rows + (rows[:, None] - back) % self.rows
+        index = np.where(back <= age[:, None], wanted, self._zero)  # [K, stack]
+        flat = out.reshape(len(rows) * self.stack, *self._item_shape)
+        np.take(self._items, index.ravel(), axis=0, out=flat, mode="clip")
+
+    def save(self, directory: Path, filled: int) -> None:
+        """Write the first `filled` slots of every ring to `directory`."""
+        items = self._items[: self._zero].reshape(self.num_envs, self.rows, *self._item_shape)
+        np.save(directory / "items.npy", items[:, :filled])
+        np.save(directory / "age.npy", self._age[:, :filled])
+
+    def load(self, directory: Path) -> None:
+        """Read back what `save` wrote."""
+        items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
+        filled = items.shape[1]
+        rings = self._items[: self._zero].reshape(self.num_envs, self.rows, *self._item_shape)
+        rings[:, :filled] = items
+        self._age[:, :filled] = np.load(directory / "age.npy", allow_pickle=False)

@@ -1,0 +1,66 @@
+"""Whole episodes for learners that need them, each frame kept once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from rlagents.spaces import FrameStack
+from rlagents.types import Array, FloatArray, IntArray
+
+
+class Trajectory:
+    """One episode as it grows: observations, actions, rewards."""
+
+    def __init__(self, observation_space: gym.spaces.Box) -> None:
+        self._stacked = isinstance(observation_space, FrameStack)
+        self._stack = observation_space.shape[0] if self._stacked else 1
+        self._items: list[Array] = []
+        self._actions: list[int] = []
+        self._rewards: list[float] = []
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self._actions)
+
+    def append(self, observation: Array, action: int, reward: float) -> None:
+        """Add a step: the observation [...] that was acted on, the action and its reward."""
+        newest = observation[-1] if self._stacked else observation
+        self._items.append(newest.copy())
+        self._actions.append(action)
+        self._rewards.append(reward)
+
+    def observations(self) -> Array:
+        """Return all observations as they were seen: [T, ...]."""
+        items = np.stack(self._items)
+        if not self._stacked:
+            return items
+        before = np.zeros((self._stack - 1, *items.shape[1:]), dtype=items.dtype)
+        padded = np.concatenate([before, items])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self._stack, axis=0)
+        return np.moveaxis(windows, -1, 1)  # [T, C, H, W], a view
+
+    def actions(self) -> IntArray:
+        """Return the actions: [T] int64."""
+        return np.array(self._actions, dtype=np.int64)
+
+    def rewards(self) -> FloatArray:
+        """Return the rewards: [T] float32."""
+        return np.array(self._rewards, dtype=np.float32)
+
+    def save(self, directory: Path, name: str) -> None:
+        """Write the steps so far to `directory`, under `name`."""
+        if len(self):
+            np.save(directory / f"{name}-items.npy", np.stack(self._items))
+            np.save(directory / f"{name}-actions.npy", self.actions())
+            np.save(directory / f"{name}-rewards.npy", np.array(self._rewards, dtype=np.float64))
+
+    def load(self, directory: Path, name: str) -> None:
+        """Read back what `save` wrote."""
+        self._items, self._actions, self._rewards = [], [], []
+        if (directory / f"{name}-items.npy").exists():
+            self._items = list(np.load(directory / f"{name}-items.npy", allow_pickle=False))
+            self._actions = np.load(directory / f"{name}-actions.npy", allow_pickle=False).tolist()
+            self._rewards = np.load(directory / f"{name}-rewards.npy", allow_pickle=False).tolist()

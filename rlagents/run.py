@@ -1,0 +1,212 @@
+"""A run's folder: its names and files, written so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlagents.errors import UsageError, did_you_mean
+from rlagents.types import Array, Episode
+
+FORMAT = 1
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole: into a temporary name first, then renamed into place."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        directory: `runs/<name>`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str) -> RunFolder:
+        """Make a new folder for a run.
+
+        Raises:
+            UsageError: there is one of that name already, or it cannot be made.
+        """
+        if not name or name != Path(name).name or name.startswith("."):
+            raise UsageError(f"--name: {name!r} is no folder's name; use letters, digits and '-'.")
+        directory = runs_dir / name
+        try:
+            directory.mkdir(parents=True)
+            for folder in ("actions", "checkpoints", "videos", "tensorboard"):
+                (directory / folder).mkdir()
+        except FileExistsError:
+            if directory.exists():
+                raise UsageError(
+                    f"There is a run {directory} already. Give another --name, or go on with it: "
+                    f"rlagents resume {directory}"
+                ) from None
+            raise UsageError(
+                f"--runs-dir: {runs_dir} is a file, or lies in one; name a folder."
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"--runs-dir: {runs_dir} cannot be written ({error.strerror}); name another folder."
+            ) from None
+        return cls(directory)
+
+    @classmethod
+    def open(cls, run: str | Path, runs_dir: Path = Path("runs")) -> RunFolder:
+        """Find a run by its folder, or by its name under the runs folder.
+
+        Raises:
+            UsageError: it is not a run.
+        """
+        for directory in (Path(run), runs_dir / run):
+            if (directory / "config.json").is_file():
+                return cls(directory)
+        if Path(run).is_dir():
+            raise UsageError(
+                f"{run} is not a run: it has no config.json. Name a folder that "
+                "`rlagents train` has made."
+            )
+        known = [path.parent.name for path in runs_dir.glob("*/config.json")]
+        raise UsageError(
+            f"There is no run {str(run)!r}{did_you_mean(str(run), known)} Give a run's folder, or "
+            f"its name under {runs_dir} (--runs-dir)."
+        )
+
+    @property
+    def name(self) -> str:
+        """Return the run's name."""
+        return self.directory.resolve().name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of checkpoints."""
+        return self.directory / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        """Return the folder of videos."""
+        return self.directory / "videos"
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Write config.json."""
+        write_json(self.directory / "config.json", {"format": FORMAT, **manifest})
+
+    def manifest(self) -> dict[str, Any]:
+        """Return config.json.
+
+        Raises:
+            UsageError: it is damaged, or of another version.
+        """
+        path = self.directory / "config.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}.") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise UsageError(f"{path} was not written by this version of rlagents.")
+        return manifest
+
+    def write_status(self, state: str, step: int, **more: Any) -> None:
+        """Write status.json: running, finished, stopped or failed."""
+        status = {"state": state, "pid": os.getpid(), "step": step, "heartbeat": time.time()}
+        write_json(self.directory / "status.json", status | more)
+
+    def status(self) -> dict[str, Any]:
+        """Return status.json, {} if there is none yet."""
+        path = self.directory / "status.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def episodes(self) -> Iterator[Episode]:
+        """Yield the rows of episodes.csv."""
+        path = self.directory / "episodes.csv"
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                yield Episode(
+                    int(row["episode"]),
+                    int(row["step"]),
+                    int(row["frames"]),
+                    int(row["env_index"]),
+                    int(row["seed"]),
+                    float(row["episodic_return"]),
+                    int(row["episodic_length"]),
+                    row["end"],
+                    float(row["wall_time_s"]),
+                )
+
+
+class ActionLog:
+    """The actions of every training episode: one file of small integers, one index.
+
+    `actions/actions.bin` holds the actions of finished episodes one after the other, in
+    `actions/index.csv` a row an episode says where: episode, offset in bytes, length, bytes each.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._data = folder.directory / "actions" / "actions.bin"
+        self._index = folder.directory / "actions" / "index.csv"
+
+    def append(self, episode: int, actions: Array, num_actions: int) -> None:
+        """Add a finished episode: [T] actions, in as many bytes as the largest number needs."""
+        dtype = np.dtype(np.uint8 if num_actions <= 256 else "<u4")
+        with self._data.open("ab") as data:
+            offset = data.tell()
+            data.write(np.asarray(actions).astype(dtype).tobytes())
+        new = not self._index.exists()
+        with self._index.open("a", encoding="utf-8") as index:
+            if new:
+                index.write("episode,offset,length,itemsize\n")
+            index.write(f"{episode},{offset},{len(actions)},{dtype.itemsize}\n")
+
+    def read(self, episode: int) -> Array:
+        """Return the actions of an episode: [T].
+
+        Raises:
+            UsageError: there is none of that number.
+        """
+        for row in self._rows():
+            if row[0] == episode:
+                _, offset, length, itemsize = row
+                with self._data.open("rb") as data:
+                    data.seek(offset)
+                    raw = data.read(length * itemsize)
+                return np.frombuffer(raw, dtype=np.uint8 if itemsize == 1 else "<u4")
+        count = sum(1 for _ in self._rows())
+        between = f"0 to {count - 1}" if count else "none yet"
+        raise UsageError(f"There is no finished training episode {episode}; there are: {between}.")
+
+    def cut(self, episodes: int) -> None:
+        """Forget all but the first `episodes` episodes."""
+        rows = [row for row in self._rows() if row[0] < episodes]
+        if self._index.exists():
+            lines = ["episode,offset,length,itemsize"]
+            lines += [",".join(str(number) for number in row) for row in rows]
+            temporary = self._index.with_name(".index.csv.part")
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            os.replace(temporary, self._index)
+        if self._data.exists():
+            end = max((offset + length * size for _, offset, length, size in rows), default=0)
+            os.truncate(self._data, end)
+
+    def _rows(self) -> Iterator[tuple[int, int, int, int]]:
+        if not self._index.exists():
+            return
+        with self._index.open(encoding="utf-8") as index:
+            next(index, None)
+            for line in index:
+                episode, offset, length, itemsize = (int(number) for number in line.split(","))
+                yield episode, offset, length, itemsize

@@ -1,0 +1,355 @@
+"""The loop: act, send, learn while the emulators run, receive, observe.
+
+It knows nothing of files and displays: what happens is yielded as events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rlagents import seeding
+from rlagents.agents.base import Agent
+from rlagents.config import RunConfig
+from rlagents.envs import VectorEnv
+from rlagents.errors import RunFailedError, StoppedError
+from rlagents.evaluate import MAX_ENVS, play_episodes
+from rlagents.events import (
+    CheckpointDue,
+    Clock,
+    EpisodeEnded,
+    Evaluated,
+    Event,
+    Logged,
+    Progressed,
+    RunEnded,
+    RunStarted,
+)
+from rlagents.types import Array, Episode, Metrics, Transition
+
+RECENT_EPISODES = 100  # whose mean return is reported
+_PROGRESS_PERIOD_S = 0.5
+
+
+@dataclass
+class _Running:
+    """The episode that an environment is in."""
+
+    begun: int = 0  # episodes that this environment has begun
+    seed: int = 0
+    actions: list[int] = field(default_factory=list)
+    episodic_return: float = 0.0
+    active: bool = False  # False while the agent lets the environment wait
+
+
+class Runner:
+    """Plugs an agent and N environments together.
+
+    Args:
+        config: resolved.
+        env: N environments.
+        agent: for N environments.
+        make_eval_env: makes environments for evaluation, given their number.
+        should_stop: asked at each step.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        env: VectorEnv,
+        agent: Agent,
+        *,
+        make_eval_env: Callable[[int], VectorEnv],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._config = config
+        self._env = env
+        self._agent = agent
+        self._make_eval_env = make_eval_env
+        self._eval_env: VectorEnv | None = None
+        self._should_stop = should_stop
+        assert config.env.frame_skip is not None  # resolved
+        self._frame_skip = config.env.frame_skip
+        self._step = 0
+        self._episodes = 0
+        self._running = [_Running() for _ in range(env.num_envs)]
+        self._observation: Array = np.zeros(0)
+        self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self._recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
+        self._best: float | None = None
+        self._next_evaluation = config.evaluation.period_steps
+        self._next_checkpoint = config.checkpoint.period_steps
+        self._evaluated_at = -1
+        self._wall_time_before = 0.0
+        self._began = time.monotonic()
+        self._sums: dict[str, Any] = {}
+        self._updates = 0
+        self._logged = (0, 0.0)  # step and wall time of the last line of metrics
+
+    @property
+    def step(self) -> int:
+        """Return the agent steps done."""
+        return self._step
+
+    @property
+    def episodes(self) -> int:
+        """Return the number of episodes finished."""
+        return self._episodes
+
+    def run(self) -> Iterator[Event]:
+        """Train until all steps are done or somebody asks to stop.
+
+        Raises:
+            RunFailedError: a loss is no longer finite.
+        """
+        self._began = time.monotonic()
+        self._logged = (self._step, self._wall_time_before)
+        total = self._config.total_steps
+        shown = time.monotonic()
+        yield RunStarted(self._clock(), total)
+        self._begin_episodes()
+        try:
+            if 0 < self._step < total:
+                yield from self._due(last=False)  # a stop may have come in an evaluation
+            while self._step < total:
+                if self._should_stop():
+                    raise StoppedError("stopped between two steps")
+                yield from self._vector_step()
+                self._begin_episodes()
+                yield from self._due(last=self._step >= total)
+                now = time.monotonic()
+                if now - shown >= _PROGRESS_PERIOD_S:
+                    shown = now
+                    yield Progressed(self._clock(), self._mean_return())
+                if self._clock().wall_time_s - self._logged[1] >= self._config.logging.period_s:
+                    yield self._log()
+        except StoppedError:
+            yield CheckpointDue(self._clock(), "stop", False, self.save)
+            yield self._log()
+            yield RunEnded(self._clock(), "stopped")
+            return
+        yield self._log()
+        yield RunEnded(self._clock(), "finished")
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+        if self._eval_env is not None:
+            self._eval_env.close()
+
+    def _vector_step(self) -> Iterator[Event]:
+        if not any(running.active for running in self._running):
+            self._add_metrics(self._agent.learn())
+            return
+        action = self._agent.act(self._observation)
+        self._env.send(action)
+        self._add_metrics(self._agent.learn())
+        step = self._env.recv()
+        terminated = step.terminated
+        if self._config.env.life_loss_terminates:
+            terminated = terminated | step.life_lost
+        over = step.terminated | step.truncated
+        self._agent.observe(
+            Transition(self._observation, action, step.reward, step.observation, terminated, over)
+        )
+        self._observation = step.observation
+        self._step += sum(running.active for running in self._running)
+        for index, running in enumerate(self._running):
+            if not running.active:
+                continue
+            running.actions.append(int(action[index]))
+            running.episodic_return += float(step.reward[index])
+            if over[index]:
+                end = "terminated" if step.terminated[index] else "truncated"
+                yield self._end_episode(index, running, end)
+
+    def _end_episode(self, index: int, running: _Running, end: str) -> EpisodeEnded:
+        clock = self._clock()
+        episode = Episode(
+            self._episodes,
+            clock.step,
+            clock.frames,
+            index,
+            running.seed,
+            running.episodic_return,
+            len(running.actions),
+            end,
+            clock.wall_time_s,
+        )
+        self._episodes += 1
+        self._recent.append(running.episodic_return)
+        self._recent_lengths.append(len(running.actions))
+        running.active = False
+        return EpisodeEnded(clock, episode, np.array(running.actions, dtype=np.int64))
+
+    def _begin_episodes(self) -> None:
+        """Reset every environment that is in no episode, unless the agent lets it wait."""
+        idle = np.array([not running.active for running in self._running])
+        waiting = self._agent.waiting() if idle.any() else None
+        mask = idle if waiting is None else idle & ~waiting
+        if not mask.any():
+            return
+        for index in np.flatnonzero(mask):
+            running = self._running[index]
+            running.seed = seeding.episode_seed(
+                self._config.seed, "training", int(index), running.begun
+            )
+            running.begun += 1
+            running.actions = []
+            running.episodic_return = 0.0
+            running.active = True
+        seeds = [self._running[index].seed for index in np.flatnonzero(mask)]
+        self._observation = self._env.reset(mask, seeds)
+
+    def _due(self, *, last: bool) -> Iterator[Event]:
+        """Evaluate and save where it is time to; a checkpoint includes the evaluation before it."""
+        period = self._config.evaluation.period_steps
+        is_best = False
+        time_to_evaluate = last or self._step >= self._next_evaluation
+        if period and time_to_evaluate and self._evaluated_at != self._step:
+            evaluated = self._evaluate()
+            self._evaluated_at = self._step
+            self._next_evaluation = _next_multiple(self._step, period)
+            is_best = evaluated.is_best
+            yield evaluated
+        period_is_over = self._step >= self._next_checkpoint
+        if period_is_over:
+            self._next_checkpoint = _next_multiple(
+                self._step, self._config.checkpoint.period_steps
+            )
+        if last or period_is_over or is_best:
+            reason: Literal["end", "period"] = "end" if last else "period"
+            yield CheckpointDue(self._clock(), reason, is_best, self.save)
+
+    def _evaluate(self) -> Evaluated:
+        config = self._config.evaluation
+        if self._eval_env is None:
+            self._eval_env = self._make_eval_env(min(config.episodes, MAX_ENVS))
+        seeds = [
+            seeding.episode_seed(self._config.seed, "selection", index)
+            for index in range(config.episodes)
+        ]
+        policy = self._agent.policy()
+        episodes = play_episodes(
+            policy,
+            self._eval_env,
+            seeds,
+            epsilon=config.epsilon,
+            sample=config.sample,
+            should_stop=self._should_stop,
+        )
+        mean = float(np.mean([episode.episodic_return for episode in episodes]))
+        is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
+        if is_best:
+            self._best = mean
+        return Evaluated(self._clock(), episodes, policy, is_best)
+
+    def _clock(self) -> Clock:
+        elapsed = self._wall_time_before + time.monotonic() - self._began
+        return Clock(self._step, self._step * self._frame_skip, elapsed)
+
+    def _mean_return(self) -> float | None:
+        return float(np.mean(self._recent)) if self._recent else None
+
+    def _add_metrics(self, metrics: Metrics) -> None:
+        """Sum up metrics without reading them, since reading would wait for the device."""
+        if metrics:
+            self._updates += 1
+            for name, value in metrics.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _log(self) -> Logged:
+        clock = self._clock()
+        metrics = {name: float(total) / self._updates for name, total in self._sums.items()}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunFailedError(
+                    f"{name} is no longer a finite number at step {clock.step}: learning has "
+                    "diverged. Try a lower --agent.learning-rate or --agent.max-grad-norm."
+                )
+        self._sums, self._updates = {}, 0
+        before_step, before_s = self._logged
+        metrics["charts/SPS"] = (clock.step - before_step) / max(clock.wall_time_s - before_s, 1e-9)
+        if self._recent:
+            metrics["charts/episodic_return"] = float(np.mean(self._recent))
+            metrics["charts/episodic_length"] = float(np.mean(self._recent_lengths))
+        self._logged = (clock.step, clock.wall_time_s)
+        return Logged(clock, metrics | self._agent.gauges())
+
+    def save(self, directory: Path, experience: bool) -> None:
+        """Write everything that the rest of the run depends on to an empty directory."""
+        (directory / "agent").mkdir()
+        self._agent.save(directory / "agent", experience=experience)
+        lengths = [len(running.actions) for running in self._running]
+        actions = [action for running in self._running for action in running.actions]
+        np.save(directory / "actions.npy", np.array(actions, dtype=np.int64))
+        np.save(directory / "observation.npy", self._observation)
+        state = {
+            "step": self._step,
+            "episodes": self._episodes,
+            "begun": [running.begun for running in self._running],
+            "seeds": [running.seed for running in self._running],
+            "active": [running.active for running in self._running],
+            "returns": [running.episodic_return for running in self._running],
+            "lengths": lengths,
+            "recent": list(self._recent),
+            "recent_lengths": list(self._recent_lengths),
+            "best": self._best,
+            "evaluated_at": self._evaluated_at,
+            "next_evaluation": self._next_evaluation,
+            "next_checkpoint": self._next_checkpoint,
+            "wall_time_s": self._clock().wall_time_s,
+            "experience": experience,
+        }
+        (directory / "runner.json").write_text(json.dumps(state, indent=1) + "\n")
+
+    def load(self, directory: Path) -> str | None:
+        """Go back to what `save` wrote, in the middle of every environment's episode.
+
+        Returns:
+            None if the run goes on exactly as it would have, else why it cannot.
+        """
+        state = json.loads((directory / "runner.json").read_text())
+        self._agent.load(directory / "agent")
+        self._step = state["step"]
+        self._episodes = state["episodes"]
+        self._recent.extend(state["recent"])
+        self._recent_lengths.extend(state["recent_lengths"])
+        self._best = state["best"]
+        self._evaluated_at = state["evaluated_at"]
+        self._next_evaluation = state["next_evaluation"]
+        self._next_checkpoint = state["next_checkpoint"]
+        self._wall_time_before = state["wall_time_s"]
+        for index, running in enumerate(self._running):
+            running.begun = state["begun"][index]
+        if not state["experience"]:
+            self._agent.interrupt()
+            return "stored experience was not saved with the checkpoint"
+        ends = np.cumsum(state["lengths"])
+        actions = np.split(np.load(directory / "actions.npy", allow_pickle=False), ends[:-1])
+        saved = np.load(directory / "observation.npy", allow_pickle=False)
+        observation = self._env.restore(state["seeds"], actions)
+        active = np.array(state["active"], dtype=np.bool_)
+        if not np.array_equal(observation[active], saved[active]):
+            self._agent.interrupt()
+            return "the environments did not come back to where they were"
+        self._observation = observation
+        for index, running in enumerate(self._running):
+            running.seed = state["seeds"][index]
+            running.actions = actions[index].tolist()
+            running.episodic_return = state["returns"][index]
+            running.active = state["active"][index]
+        return None
+
+
+def _next_multiple(step: int, period: int) -> int:
+    """Return the smallest multiple of `period` above `step`."""
+    return (step // period + 1) * period

@@ -1,0 +1,80 @@
+"""The base of every configuration table, and the field types they are made of.
+
+Each component owns its table (an agent's stands in the agent's file) and states bounds where the
+field stands; `rlagents.config` puts the tables together and explains what is wrong with a value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Table(BaseModel):
+    """A frozen, strictly checked table of a configuration: unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _whole(value: Any) -> Any:
+    """Let `1e6` stand for a million where a whole number is asked for."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Int, Field(ge=1)]
+Steps = Annotated[Int, Field(ge=1, le=10**12)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def describe_type(field: FieldInfo) -> str:
+    """Return what a field takes, in words: `whole number, 1 or more`."""
+    return _describe_annotation(field.annotation, list(field.metadata))
+
+
+def _describe_annotation(annotation: Any, metadata: list[Any]) -> str:
+    while hasattr(annotation, "__metadata__"):
+        metadata = [*annotation.__metadata__, *metadata]
+        annotation = annotation.__origin__
+    arguments = get_args(annotation)
+    if type(None) in arguments:
+        rest = [argument for argument in arguments if argument is not type(None)]
+        return _describe_annotation(rest[0], metadata)
+    if arguments and all(isinstance(argument, str) for argument in arguments):
+        return " | ".join(arguments)
+    base = {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(
+        annotation, ""
+    )
+    if not base and arguments and str(annotation).startswith(("tuple", "list")):
+        base = "list"
+    if not base:
+        base = "table" if str(annotation).startswith("dict") else str(annotation)
+    bounds = [
+        text for item in metadata for text in _bounds(item, whole=base == "whole number") if text
+    ]
+    return ", ".join([base, *bounds])
+
+
+def _bounds(item: Any, *, whole: bool) -> list[str]:
+    if isinstance(item, FieldInfo):
+        return [text for inner in item.metadata for text in _bounds(inner, whole=whole)]
+    if isinstance(item, Ge):
+        return [f"{_number(item.ge)} or more"]
+    if isinstance(item, Gt):
+        return [f"above {_number(item.gt)}"]
+    if isinstance(item, Le):
+        return [f"at most {_number(item.le)}"]
+    if isinstance(item, Lt):
+        return [f"below {_number(item.lt)}"]
+    return []
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}".replace(",", "_")

@@ -1,0 +1,308 @@
+"""From a config to a finished run: everything is checked, then built, then written, then run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from rlagents import machine
+from rlagents.agents import find_agent
+from rlagents.agents.base import Agent
+from rlagents.checkpoint import CheckpointStore
+from rlagents.config import RunConfig, build_config
+from rlagents.envs import (
+    EnvSpec,
+    VectorEnv,
+    find_difference,
+    find_env,
+    make_player,
+    make_vector_env,
+    resolve_env_config,
+)
+from rlagents.errors import RLAgentsError, RunFailedError, StoppedError, UsageError
+from rlagents.events import Observer, RunEnded
+from rlagents.observers.checkpoints import CheckpointObserver
+from rlagents.observers.console import ConsoleObserver
+from rlagents.observers.files import FileObserver, cut_logs
+from rlagents.observers.tensorboard import TensorBoardObserver
+from rlagents.observers.video import VideoObserver
+from rlagents.run import RunFolder
+from rlagents.runner import Runner
+from rlagents.signals import StopSignal
+from rlagents.spaces import describe_space
+
+
+@dataclass
+class _Parts:
+    """What a run is made of."""
+
+    config: RunConfig  # resolved
+    spec: EnvSpec
+    env: VectorEnv
+    agent: Agent
+    threads: int
+    memory: int  # bytes of stored experience
+
+
+def start_run(
+    config: RunConfig,
+    *,
+    runs_dir: Path,
+    name: str | None,
+    recipe: str,
+    quiet: bool = False,
+    announce: Callable[[Path], None] = lambda directory: None,
+) -> RunFolder:
+    """Train a new agent.
+
+    Args:
+        config: checked.
+        runs_dir: where the run's folder is made.
+        name: of the folder; `RECIPE-sSEED-TIMESTAMP` if None.
+        recipe: what the config is called.
+        quiet: show no progress.
+        announce: told the run's folder once it is there.
+
+    Raises:
+        UsageError: something is wrong with the config; nothing has been written.
+        RunFailedError: the run began and could not go on.
+        StoppedError: it was asked to stop, and was saved.
+    """
+    parts = _build(config, threads=None)
+    config = parts.config
+    difference = _find_difference(parts)
+    if name is None:
+        folder = _create_default(runs_dir, f"{recipe}-s{config.seed}")
+    else:
+        folder = RunFolder.create(runs_dir, name)
+    folder.write_manifest(
+        {
+            "recipe": recipe,
+            "config": config.model_dump(mode="json"),
+            "observation_space": describe_space(parts.env.observation_space),
+            "action_space": describe_space(parts.env.action_space),
+            "reproducible": difference is None,
+            "difference": difference,
+            "threads": parts.threads,
+            "versions": machine.versions(),
+            "git_commit": machine.git_commit(),
+            "hardware": machine.hardware(),
+        }
+    )
+    announce(folder.directory)
+    console = ConsoleObserver(folder, quiet=quiet)
+    console.say(
+        f"{parts.config.env.id}: {parts.env.num_envs} environments, {parts.threads} threads on "
+        f"{config.device}; stored experience takes up to {parts.memory / 1e9:.2f} GB"
+    )
+    if difference is not None:
+        console.say(
+            f"warning: {config.env.id} does not reproduce itself from a seed ({difference}), so "
+            "training episodes cannot be shown later and resuming is not exact"
+        )
+    _run(folder, parts, console, reproducible=difference is None, restore=lambda runner: None)
+    return folder
+
+
+def resume_run(
+    folder: RunFolder,
+    *,
+    total_steps: int | None = None,
+    quiet: bool = False,
+    announce: Callable[[Path], None] = lambda directory: None,
+) -> RunFolder:
+    """Go on with a run from its last checkpoint, for `total_steps` in all.
+
+    Raises:
+        UsageError: it has no checkpoint, or all its steps are done.
+        RunFailedError: the checkpoint is damaged, or the run began and could not go on.
+        StoppedError: it was asked to stop, and was saved.
+    """
+    manifest = folder.manifest()
+    overrides = {} if total_steps is None else {"total_steps": total_steps}
+    config = config_of(folder, manifest, overrides)
+    store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
+    checkpoint = store.find("last")
+    if checkpoint.step >= config.total_steps:
+        raise UsageError(
+            f"{folder.directory} is finished: it has done {checkpoint.step:,} of "
+            f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "
+            f"--total-steps {checkpoint.step * 2}"
+        )
+    parts = _build(config, threads=manifest["threads"])
+    announce(folder.directory)
+    console = ConsoleObserver(folder, quiet=quiet)
+    changed = [
+        f"{package} {manifest['versions'].get(package)} is now {version}"
+        for package, version in machine.versions().items()
+        if manifest["versions"].get(package) != version
+    ]
+    folder.write_manifest(
+        {key: value for key, value in manifest.items() if key != "format"}
+        | {"config": config.model_dump(mode="json")}
+    )
+
+    def restore(runner: Runner) -> None:
+        problem = runner.load(checkpoint.directory)
+        cut_logs(folder, runner.step, runner.episodes)
+        if problem is None and changed:
+            problem = "; ".join(changed)
+        kind = "exactly" if problem is None else f"but not exactly ({problem})"
+        console.say(f"resuming at step {checkpoint.step:,}, {kind}")
+
+    _run(folder, parts, console, reproducible=manifest["reproducible"], restore=restore)
+    return folder
+
+
+def config_of(
+    folder: RunFolder, manifest: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Return the resolved config of a run."""
+    source = str(folder.directory / "config.json")
+    return build_config(manifest["config"], overrides or {}, source)
+
+
+def _build(config: RunConfig, *, threads: int | None) -> _Parts:
+    """Resolve a config and build what it describes, without writing anything."""
+    spec = find_env(config.env.id)
+    device = machine.choose_device(config.device)
+    agent_class: type[Agent] = find_agent(config.agent_name)
+    env_config = resolve_env_config(config.env, spec)
+    resolve = getattr(agent_class, "resolve", lambda config, device: {})
+    config = config.model_copy(
+        update={"env": env_config, "device": device, **resolve(config, device)}
+    )
+    env = make_vector_env(spec, env_config, env_config.num_envs)
+    try:
+        if threads is None:
+            threads = machine.choose_threads(pictures=len(env.observation_space.shape) == 3)
+        machine.prepare_torch(threads)
+        memory = 0
+        if hasattr(agent_class, "nbytes_for"):
+            memory = agent_class.nbytes_for(
+                config, env.observation_space, num_envs=env_config.num_envs
+            )
+        free = machine.available_memory()
+        if memory > free:
+            raise UsageError(
+                f"[replay] capacity: stored experience would take {memory / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB of memory are free. Lower --replay.capacity to "
+                f"{_fitting_capacity(config, memory, free)} or less."
+            )
+        agent = agent_class.from_config(
+            config,
+            env.observation_space,
+            env.action_space,
+            num_envs=env_config.num_envs,
+            seed=config.seed,
+            device=torch.device(device),
+        )
+    except BaseException:
+        env.close()
+        raise
+    return _Parts(config, spec, env, agent, threads, memory)
+
+
+def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:
+    capacity = getattr(config.replay, "capacity", 0)
+    return int(0.9 * capacity * free / memory) // 1000 * 1000
+
+
+def _find_difference(parts: _Parts) -> str | None:
+    """Return why the environment's episodes cannot be rebuilt, None if they can."""
+    assert isinstance(parts.env.action_space, gym.spaces.Discrete)
+    return find_difference(
+        lambda: make_vector_env(parts.spec, parts.config.env, 1),
+        int(parts.env.action_space.n),
+        parts.config.seed,
+    )
+
+
+def _create_default(runs_dir: Path, stem: str) -> RunFolder:
+    """Make a folder named after the time; two runs of the same second get different names."""
+    name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while (runs_dir / name).exists():
+        number += 1
+        name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{number}"
+    return RunFolder.create(runs_dir, name)
+
+
+def _run(
+    folder: RunFolder,
+    parts: _Parts,
+    console: ConsoleObserver,
+    *,
+    reproducible: bool,
+    restore: Callable[[Runner], None],
+) -> None:
+    config, spec = parts.config, parts.spec
+    store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
+    assert isinstance(parts.env.action_space, gym.spaces.Discrete)
+    needed: list[Observer] = [
+        FileObserver(folder, int(parts.env.action_space.n)),
+        CheckpointObserver(store, config.checkpoint),
+        console,
+    ]
+    # These may fail without harm: they are switched off, and the run goes on.
+    optional: list[Observer] = [TensorBoardObserver(folder)]
+    if config.recording.enabled:
+        optional.append(
+            VideoObserver(
+                folder,
+                config,
+                lambda: make_player(spec, config.env),
+                reproducible=reproducible,
+            )
+        )
+    step = 0
+    ended: RunEnded | None = None
+    with StopSignal() as stop:
+        runner = Runner(
+            config,
+            parts.env,
+            parts.agent,
+            make_eval_env=lambda number: make_vector_env(spec, config.env, number),
+            should_stop=stop,
+        )
+        try:
+            restore(runner)
+            for event in runner.run():
+                step = event.clock.step
+                for observer in needed:
+                    observer(event)
+                for observer in optional.copy():
+                    try:
+                        observer(event)
+                    except Exception as error:  # whatever it is, the run is worth more
+                        optional.remove(observer)
+                        name = type(observer).__name__
+                        console.say(f"warning: {name} is switched off: {error}")
+                if isinstance(event, RunEnded):
+                    ended = event
+        except Exception as error:
+            folder.write_status("failed", step, error=str(error))
+            last = store.index().get("last")
+            kept = (
+                f"The last checkpoint is {folder.checkpoints / last}; go on from it with: rlagents "
+                f"resume {folder.directory}"
+                if last
+                else f"There was no checkpoint yet; what there is, is in {folder.directory}"
+            )
+            if isinstance(error, RLAgentsError):
+                raise RunFailedError(f"{error} {kept}") from error
+            raise RunFailedError(f"The run failed: {error!r}. {kept}") from error
+        finally:
+            runner.close()
+            for observer in [*needed, *optional]:
+                observer.close()
+    if ended is not None and ended.state == "stopped":
+        raise StoppedError(
+            f"Stopped at step {ended.clock.step:,}. Go on with: rlagents resume {folder.directory}"
+        )

@@ -1,0 +1,46 @@
+"""The few types that every part of the package shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+# Names as in `losses/td_loss`; values are floats or detached 0-d tensors, read only when logged.
+Metrics = Mapping[str, Any]
+
+
+class Transition(NamedTuple):
+    """One vector step of N environments.
+
+    An observation of dtype uint8 with three dimensions is a stack of C frames, newest last, padded
+    with zero frames where the episode has not shown C frames yet.
+    """
+
+    observation: Array  # [N, C, H, W] uint8 or [N, D] float32
+    action: IntArray  # [N] int64
+    reward: FloatArray  # [N] float32, unclipped, summed over skipped frames
+    next_observation: Array  # [N, ...] the true successor, never a reset frame
+    terminated: BoolArray  # [N] bool: cuts the bootstrap (a lost life too, where configured)
+    episode_over: BoolArray  # [N] bool: terminated for good or truncated; cuts stacks and returns
+
+
+class Episode(NamedTuple):
+    """One finished episode, as `episodes.csv` keeps it."""
+
+    episode: int  # number within the run, from 0
+    step: int  # agent steps of the whole run when it ended
+    frames: int  # emulator frames of the whole run when it ended
+    env_index: int
+    seed: int  # of the reset that began it
+    episodic_return: float  # undiscounted, never clipped
+    episodic_length: int  # agent steps
+    end: str  # "terminated" or "truncated"
+    wall_time_s: float
