@@ -24,6 +24,8 @@ class NetworkConfig(Table):
     """mlp for vectors, nature-cnn for pictures."""
     hidden_sizes: Annotated[list[Width], Field(max_length=16)] | None = None
     """Widths of the fully connected layers; mlp [128, 128], nature-cnn [512]."""
+    width: Annotated[float, Field(ge=0.125, le=8)] = 1.0
+    """nature-cnn: multiplies its 32, 64 and 64 channels."""
     difference_frames: bool = False
     """Subtract each frame of a stack from the next, so that the network sees what moved."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -54,6 +56,7 @@ class NatureCNN(nn.Module):
     Args:
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 512.
+        width: multiplies the paper's 32, 64 and 64 channels.
         difference_frames: give the convolutions C - 1 differences in place of C frames.
         dtype: what convolutions and fully connected layers compute in.
     """
@@ -63,25 +66,26 @@ class NatureCNN(nn.Module):
         shape: tuple[int, int, int],
         hidden_sizes: Sequence[int] = (512,),
         *,
+        width: float = 1.0,
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        channels, height, width = shape
+        channels = shape[0] - difference_frames
         self._difference_frames = difference_frames
         self._dtype = dtype
+        first, second, third = (round(number * width) for number in (32, 64, 64))
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels - difference_frames, 32, kernel_size=8, stride=4),
+            nn.Conv2d(channels, first, kernel_size=8, stride=4),
             nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=4, stride=2),
+            nn.Conv2d(first, second, kernel_size=4, stride=2),
             nn.ReLU(),
-            nn.Conv2d(64, 64, kernel_size=3, stride=1),
+            nn.Conv2d(second, third, kernel_size=3, stride=1),
             nn.ReLU(),
             nn.Flatten(),
         )
         with torch.no_grad():
-            picture = torch.zeros(1, channels - difference_frames, height, width)
-            flat = self.convolutions(picture).shape[1]
+            flat = self.convolutions(torch.zeros(1, channels, *shape[1:])).shape[1]
         self.fully_connected = MLP(flat, hidden_sizes)
         self.out_features = self.fully_connected.out_features
 
@@ -125,6 +129,8 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
     if config.torso == "mlp":
         if config.difference_frames:
             raise UsageError('[network] difference_frames: needs torso = "nature-cnn".')
+        if config.width != 1:
+            raise UsageError('[network] width: needs torso = "nature-cnn".')
         if config.precision == "bfloat16":
             raise UsageError('[network] precision: torso = "mlp" computes in float32.')
         if observation_space.dtype == np.uint8:
@@ -151,6 +157,7 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
     return NatureCNN(
         (shape[0], shape[1], shape[2]),
         (512,) if config.hidden_sizes is None else config.hidden_sizes,
+        width=config.width,
         difference_frames=config.difference_frames,
         dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
     )
