@@ -46,7 +46,7 @@ class SelectActions(gym.ActionWrapper[np.ndarray, int, int]):
     def __init__(self, env: gym.Env[np.ndarray, int], actions: IntArray) -> None:
         super().__init__(env)
         self._actions = actions
-        self.action_space = gym.spaces.Discrete(len(actions))
+        self.action_space = gym.spaces.Discrete(len(actions))  # type: ignore[assignment]
 
     def action(self, action: int) -> int:
         """Return the environment's own number of the agent's `action`."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-
 from rlagents.envs.actions import choose_action_set
 from rlagents.envs.players import PlayerStep
 from rlagents.envs.preprocessing import Preprocessing
 from rlagents.envs.registry import EnvConfig, EnvSpec
 from rlagents.envs.vector import VectorStep
+
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, IntArray
@@ -38,8 +38,8 @@ NOOP_MAX = 30
 MAX_EPISODE_FRAMES = 108_000  # half an hour of play (Machado et al. 2018, Table 5)
 FRAMES_PER_SECOND = 60.0
 
-# Pong's minimal actions are NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE; right moves the paddle up.
-# "up-down" is what 'Pong from pixels' (Karpathy 2016) plays with.
+# Pong's minimal actions are NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE; right moves the paddle
+# up. "up-down" is what 'Pong from pixels' (Karpathy 2016) plays with.
 _PONG_ACTION_SETS: Mapping[str, Sequence[int]] = {"up-down": (2, 3), "stay-up-down": (0, 2, 3)}
 
 # Mean scores of people are no natural threshold; Pong is called solved from 18 on.
@@ -95,13 +95,14 @@ def _make_single(game: str, render_mode: str | None = None, **kwargs: Any) -> gy
     from ale_py.env import AtariEnv
 
     defaults = {"frameskip": 1, "repeat_action_probability": 0.0}
-    return AtariEnv(game, render_mode=render_mode, **(defaults | kwargs))
+    return AtariEnv(game, **(defaults | kwargs), render_mode=render_mode)  # type: ignore[arg-type]
 
 
 def _action_map(game: str, config: EnvConfig) -> IntArray | None:
     """Return ALE's index of each of the agent's actions: [A] int64, or None for all as they are."""
     if config.action_set in ("minimal", "full"):
         return None
+    assert config.action_set is not None  # resolved
     return choose_action_set(_PONG_ACTION_SETS if game == "pong" else {}, config.action_set, game)
 
 
@@ -138,8 +139,11 @@ class AtariVectorEnv:
         self._ale = _make_ale(game, config, num_envs)
         self._actions = _action_map(game, config)
         self.num_envs = num_envs
-        stack, height, width = self._ale.single_observation_space.shape
-        self.observation_space: gym.spaces.Box = FrameStack(stack, height, width)
+        assert config.frame_size is not None  # resolved
+        assert config.frame_stack is not None
+        self.observation_space: gym.spaces.Box = FrameStack(
+            config.frame_stack, config.frame_size, config.frame_size
+        )
         self.action_space: gym.Space[Any] = (
             self._ale.single_action_space
             if self._actions is None
@@ -173,9 +177,7 @@ class AtariVectorEnv:
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated
         self._lives = lives.copy()
-        return VectorStep(
-            observation, reward.astype(np.float32), terminated, truncated, life_lost
-        )
+        return VectorStep(observation, reward.astype(np.float32), terminated, truncated, life_lost)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions.
@@ -190,10 +192,10 @@ class AtariVectorEnv:
             if step == 0 and not mask.all():
                 self.reset(np.ones(self.num_envs, dtype=np.bool_), list(seeds))
             if mask.any():
-                observation = self.reset(mask, [seeds[i] for i in np.flatnonzero(mask)])
+                observation = self.reset(mask, [seeds[int(i)] for i in np.flatnonzero(mask)])
             if step == lengths.max():
                 break
-            for index in np.flatnonzero(starts <= step):
+            for index in np.flatnonzero(starts <= step).tolist():
                 current[index] = actions[index][step - starts[index]]
             self.send(current)
             observation = self.recv().observation
@@ -214,7 +216,9 @@ class AtariPlayer:
         from ale_py import roms
 
         probe = ale_py.ALEInterface()
-        probe.loadROM(roms.get_rom_path(game))
+        rom = roms.get_rom_path(game)
+        assert rom is not None  # the spec was only made for a game that is there
+        probe.loadROM(rom)
         height, width = probe.getScreenDims()
         self._ale = _make_ale(
             game,
@@ -227,6 +231,7 @@ class AtariPlayer:
             img_height=height,
             img_width=width,
         )
+        assert config.frame_skip is not None  # resolved
         self._frame_skip = config.frame_skip
         self._actions = _action_map(game, config)
         self.action_space: gym.Space[Any] = (

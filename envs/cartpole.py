@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-
 from rlagents.envs.registry import EnvSpec
 
 

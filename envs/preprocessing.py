@@ -53,7 +53,7 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
     """Holds each action for several frames; the rewards of a skip are summed.
 
     With `merge_pictures`, observations become the maximum of the last two frames' luminances,
-    [H, W] uint8; else the last frame's observation is handed on. A skip ends where the episode does.
+    [H, W] uint8; else the last frame's observation is handed on. A skip ends with the episode.
     """
 
     def __init__(

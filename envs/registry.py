@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 from pydantic import Field
-
 from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
 from rlagents.envs.players import Player, RenderPlayer
 from rlagents.envs.preprocessing import (
@@ -29,6 +28,7 @@ from rlagents.envs.preprocessing import (
     is_image,
 )
 from rlagents.envs.vector import SyncVectorEnv, VectorEnv
+
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array
@@ -138,7 +138,9 @@ def _entry_point_spec(point: importlib.metadata.EntryPoint) -> EnvSpec:
     try:
         spec = point.load()()
     except Exception as error:  # somebody else's package: whatever it raises, name it
-        raise UsageError(f"The environment {point.name!r} ({point.value}) fails: {error}") from error
+        raise UsageError(
+            f"The environment {point.name!r} ({point.value}) fails: {error}"
+        ) from error
     if not isinstance(spec, EnvSpec):
         raise UsageError(
             f"The entry point {point.name!r} ({point.value}) must return an rlagents.EnvSpec, "
@@ -183,7 +185,6 @@ def absolute_id(env_id: str) -> str:
 
 def _ale_spec(env_id: str) -> EnvSpec:
     import ale_py
-
     from rlagents.envs.atari import atari_spec
 
     gym.register_envs(ale_py)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from rlagents.envs.vector import VectorEnv
 
 from rlagents import seeding
-from rlagents.envs.vector import VectorEnv
 from rlagents.types import Array
 
 STEPS = 64
@@ -49,7 +49,9 @@ _FIELDS = ("observation", "reward", "end of the episode")
 
 
 def _play(env: VectorEnv, seed: int, actions: Array) -> list[tuple[Array, Array, Array]]:
-    played = [(env.reset(np.ones(1, dtype=np.bool_), [seed]), np.zeros(1), np.zeros(1))]
+    played: list[tuple[Array, Array, Array]] = [
+        (env.reset(np.ones(1, dtype=np.bool_), [seed]), np.zeros(1), np.zeros(1))
+    ]
     for action in actions:
         env.send(np.array([action], dtype=np.int64))
         step = env.recv()

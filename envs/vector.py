@@ -1,7 +1,7 @@
 """Vector environments: N games stepped together, without a reset that nobody asked for.
 
 An episode is its seed and its actions. So every episode begins with a seeded reset of its own
-environment, and an environment whose episode is over waits, its rows meaningless, until it is reset.
+environment; one whose episode is over waits for that, and its rows mean nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SyncVectorEnv:
         self.num_envs = len(self._envs)
         space = self._envs[0].observation_space
         assert isinstance(space, gym.spaces.Box)  # the registry has refused anything else
-        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+        dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
         self.observation_space = (
             space
             if space.dtype == dtype  # as it is, since a FrameStack must stay one

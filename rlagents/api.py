@@ -73,7 +73,9 @@ class Run:
                 torch.device(machine.choose_device(device)),
             )
         except (ValueError, OSError) as error:
-            raise UsageError(f"{checkpoint.directory} does not fit the run's config: {error}") from error
+            raise UsageError(
+                f"{checkpoint.directory} does not fit the run's config: {error}"
+            ) from error
 
     def evaluate(
         self,

@@ -1,7 +1,7 @@
 """Checkpoints: directories of plain files that are complete or not there.
 
-A checkpoint is written under a name that starts with a dot, its manifest (sizes and SHA-256 of every
-file) last, and renamed into place; only then are older ones removed. Nothing in it executes.
+A checkpoint is written under a name that starts with a dot, its manifest (sizes and SHA-256 of
+every file) last, and renamed into place; only then are older ones removed. Nothing in it executes.
 """
 
 from __future__ import annotations

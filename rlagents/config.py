@@ -104,7 +104,8 @@ class RunConfig(Table):
         agent = find_agent(name)
         table = agent.Config
         if "name" not in table.model_fields:
-            table = create_model(table.__name__, __base__=table, name=(Literal[name], name))
+            literal: Any = Literal[name]
+            table = create_model(table.__name__, __base__=table, name=(literal, name))
         required = any(field.is_required() for field in table.model_fields.values())
         fields: dict[str, Any] = {"agent": (table, ... if required else table())}
         for other, attribute in (("network", "NetworkConfig"), ("replay", "ReplayConfig")):
@@ -179,9 +180,18 @@ def parse_value(text: str) -> Any:
     return parsed["value"] if set(parsed) == {"value"} else text
 
 
-def build_config(
-    tables: Mapping[str, Any], overrides: Mapping[str, Any], source: str
-) -> RunConfig:
+def parse_option_values(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of options as TOML would have them; a key that takes text gets the text."""
+    return {
+        key: text if key in _TEXT_KEYS else parse_value(text) for key, text in overrides.items()
+    }
+
+
+# Text as it is: a game called "1942" needs no quotes on the command line.
+_TEXT_KEYS = ("env.id", "env.action_set", "agent.name", "network.torso", "device")
+
+
+def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> RunConfig:
     """Return the checked config of a file's tables and overrides on top.
 
     Args:
@@ -267,7 +277,9 @@ def _explain(
     if problem["type"] == "extra_forbidden" or (key in ("network", "replay") and got is not None):
         return f"{where}: {_unknown(key, known, model, from_option, agent_name)}"
     if problem["type"] == "missing":
-        return f"{source}: {_in_file(key)} is missing; give it in the file or as {option_flag(key)}."
+        return (
+            f"{source}: {_in_file(key)} is missing; give it in the file or as {option_flag(key)}."
+        )
     if key not in known:
         return f"{where}: expected a table, got {json.dumps(got, default=str)}."
     takes = known[key].takes

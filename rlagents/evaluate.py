@@ -150,7 +150,7 @@ def play_episodes(
     while len(played) < len(seeds):
         if mask.any():
             observation = env.reset(mask, [seeds[current[i]] for i in np.flatnonzero(mask)])
-            for i in np.flatnonzero(mask):
+            for i in np.flatnonzero(mask).tolist():
                 choosers[i] = Chooser(policy, seeds[current[i]], epsilon, sample)
                 actions[i], values[i], returns[i] = [], [], 0.0
         if should_stop():

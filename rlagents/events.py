@@ -82,15 +82,7 @@ class RunEnded:
     state: Literal["finished", "stopped"]
 
 
-Event = (
-    RunStarted
-    | EpisodeEnded
-    | Progressed
-    | Logged
-    | Evaluated
-    | CheckpointDue
-    | RunEnded
-)
+Event = RunStarted | EpisodeEnded | Progressed | Logged | Evaluated | CheckpointDue | RunEnded
 
 
 class Observer(Protocol):

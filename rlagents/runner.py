@@ -222,9 +222,7 @@ class Runner:
             yield evaluated
         period_is_over = self._step >= self._next_checkpoint
         if period_is_over:
-            self._next_checkpoint = _next_multiple(
-                self._step, self._config.checkpoint.period_steps
-            )
+            self._next_checkpoint = _next_multiple(self._step, self._config.checkpoint.period_steps)
         if last or period_is_over or is_best:
             reason: Literal["end", "period"] = "end" if last else "period"
             yield CheckpointDue(self._clock(), reason, is_best, self.save)

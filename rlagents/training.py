@@ -174,10 +174,8 @@ def _build(config: RunConfig, *, threads: int | None) -> _Parts:
     device = machine.choose_device(config.device)
     agent_class: type[Agent] = find_agent(config.agent_name)
     env_config = resolve_env_config(config.env, spec)
-    resolve = getattr(agent_class, "resolve", lambda config, device: {})
-    config = config.model_copy(
-        update={"env": env_config, "device": device, **resolve(config, device)}
-    )
+    tables = agent_class.resolve(config, device) if hasattr(agent_class, "resolve") else {}
+    config = config.model_copy(update={"env": env_config, "device": device, **tables})
     env = make_vector_env(spec, env_config, env_config.num_envs)
     try:
         if threads is None:

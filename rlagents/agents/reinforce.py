@@ -13,8 +13,8 @@ Differences from the paper:
   2016) does, where each point is a game of its own.
 
 It remains REINFORCE: every sample takes part in one gradient step, and no return is bootstrapped.
-Each environment brings the same number of episodes to an update, all begun under the weights that it
-improves: taking whichever end first would prefer short ones.
+Each environment brings the same number of episodes to an update, all begun under the weights that
+it improves: taking whichever end first would prefer short ones.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Reinforce(Agent):
                     + config.value_coefficient * value_loss
                     - config.entropy_coefficient * entropy
                 )
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 sums += parts.detach() / steps
         if config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.max_grad_norm)

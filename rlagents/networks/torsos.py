@@ -91,13 +91,13 @@ class NatureCNN(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return features: [B, C, H, W] uint8 -> [B, features] float32."""
-        scaled = observation.to(self._dtype) / 255  # [B, C, H, W]
+        pixels = observation.to(self._dtype)  # [B, C, H, W], exact in bfloat16 too
         if self._difference_frames:
-            scaled = scaled[:, 1:] - scaled[:, :-1]  # [B, C - 1, H, W]
+            pixels = pixels[:, 1:] - pixels[:, :-1]  # [B, C - 1, H, W]
         lower = self._dtype != torch.float32
         with torch.autocast(observation.device.type, self._dtype, enabled=lower):
-            features: Tensor = self.fully_connected(self.convolutions(scaled))
-        return features.float()
+            features: Tensor = self.fully_connected(self.convolutions(pixels / 255))
+        return features.float()  # [B, features]
 
 
 def resolve_precision(config: NetworkConfig, device: str) -> NetworkConfig:

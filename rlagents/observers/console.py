@@ -81,7 +81,9 @@ class ConsoleObserver:
                     f"{np.mean(returns):.2f} (from {min(returns):g} to {max(returns):g}){best}"
                 )
             case CheckpointDue(clock, reason) if reason == "stop":
-                self._say(f"stopping: saving step {clock.step:,}; press Ctrl-C again to stop at once")
+                self._say(
+                    f"stopping: saving step {clock.step:,}; press Ctrl-C again to stop at once"
+                )
             case RunEnded(clock, state):
                 self._say(self._line(), panel_shows_it=True)
                 self._say(f"{state} at step {clock.step:,} after {_duration(clock.wall_time_s)}")

@@ -179,7 +179,8 @@ class UniformReplay:
         cut = self._terminated[column, window] | self._over[column, window]
         ends_inside = (cut & written).any(axis=1)
         successor = rows + self._n_step < self._head[envs]
-        return ~self._no_step[envs, slots] & whole_stack & (ends_inside | successor)
+        complete: Array = ~self._no_step[envs, slots] & whole_stack & (ends_inside | successor)
+        return complete
 
     def _look_ahead(
         self, envs: IntArray, rows: IntArray

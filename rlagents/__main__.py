@@ -1,0 +1,7 @@
+"""`python -m rlagents` is the program `rlagents`."""
+
+import sys
+
+from rlagents.cli import main
+
+sys.exit(main())

@@ -1,0 +1,387 @@
+"""The command line: one short function a verb. What a verb does stands in other modules."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rlagents.config import Option
+
+_TOP_LEVEL = ("--total-steps", "--seed", "--device")
+_TRAIN_EXAMPLES = """examples:
+  rlagents train cartpole-dqn
+  rlagents train pong-dqn --seed 2 --agent.learning-rate 1e-4
+  rlagents train my-config.toml --env.num-envs 16 --name try-1"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses with one message and the nearest right name."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UsageError(f"{message}. See: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except RLAgentsError as error:
+        print(f"rlagents: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("rlagents: stopped", file=sys.stderr)
+        return StoppedError.exit_code
+    except BrokenPipeError:  # `rlagents list envs | head`
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    overrides: dict[str, Any] = {}
+    if words[:1] == ["train"]:
+        words, overrides = _split_overrides(words)
+    parser = _make_parser()
+    if words[:1] == ["train"] and ("-h" in words or "--help" in words):
+        _print_train_help(words[1:], overrides)
+        return 0
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        _refuse(unknown[0], options.command)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    if options.command == "train":
+        return _train(options, overrides)
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "resume": _resume,
+        "evaluate": _evaluate,
+        "record": _record,
+        "list": _list,
+        "doctor": _doctor,
+    }
+    return verbs[options.command](options)
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(
+        prog="rlagents",
+        description="Train deep reinforcement learning agents and watch the games they play.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rlagents {_version()}")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    train = verb("train", "train an agent")
+    train.add_argument("config", metavar="CONFIG", help="a recipe's name or a TOML file")
+    _add_runs_dir(train)
+    train.add_argument("--name", help="the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+
+    resume = verb("resume", "go on with a stopped or finished run")
+    _add_run(resume)
+    resume.add_argument(
+        "--total-steps",
+        type=_count,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="agent steps in all, 1 or more (default: as the run was begun with)",
+    )
+
+    evaluate = verb("evaluate", "play whole episodes and report the returns")
+    _add_run(evaluate)
+    _add_episodes(evaluate, "the config's number")
+    _add_checkpoint(evaluate)
+    _add_seed(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    record = verb("record", "write gameplay videos")
+    _add_run(record)
+    _add_episodes(record, "1")
+    _add_checkpoint(record)
+    _add_seed(record)
+    record.add_argument(
+        "--training-episode",
+        type=_whole,
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="show episode K of training, 0 or more, rebuilt from its seed and actions",
+    )
+    record.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE.mp4",
+        help="the video; several are numbered (default: in the run's videos folder)",
+    )
+
+    listing = verb("list", "show what there is")
+    listing.add_argument("what", choices=("envs", "agents", "configs"), help="what to show")
+    listing.add_argument("--json", action="store_true", help="print an array of objects")
+
+    verb("doctor", "check the installation: encoder, games, device, threads, disk")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its name in the runs folder")
+    _add_runs_dir(parser)
+
+
+def _add_runs_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="the runs folder"
+    )
+
+
+def _add_episodes(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--episodes",
+        type=_count,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help=f"episodes to play, 1 or more (default: {default})",
+    )
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        default=argparse.SUPPRESS,
+        metavar="best|last|STEP",
+        help="which one to play (default: the best, else the last)",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=_whole,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="of the episodes, 0 or more (default: the run's)",
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
+    return number
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("rlagents")
+
+
+def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take the config's keys out of the words: `--agent.gamma 0.9`, `--seed=3`."""
+    rest: list[str] = []
+    overrides: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        flag, equals, text = word.partition("=")
+        position += 1
+        if not (flag.startswith("--") and ("." in flag or flag in _TOP_LEVEL)):
+            rest.append(word)
+            continue
+        if not equals:
+            following = words[position] if position < len(words) else "--"
+            if following.startswith("--"):
+                raise UsageError(f"{flag}: expected a value after it. See: rlagents train --help")
+            text = following
+            position += 1
+        overrides[flag.removeprefix("--").replace("-", "_")] = text
+    return rest, overrides
+
+
+def _refuse(word: str, command: str | None) -> NoReturn:
+    if command == "train" and word.startswith("--"):
+        from rlagents.agents import list_agents
+        from rlagents.config import RunConfig, options
+
+        known: dict[str, str] = {}
+        for name, _ in list_agents():
+            for option in options(RunConfig.for_agent(name)):
+                known[option.flag] = option.flag
+                known.setdefault("--" + option.flag.rpartition(".")[2].lstrip("-"), option.flag)
+        flag = word.partition("=")[0]
+        nearest = did_you_mean(flag, known)
+        if nearest:
+            nearest = f"; did you mean {known[nearest.split(chr(39))[1]]}?"
+        raise UsageError(f"unknown option {flag}{nearest} See: rlagents train --help")
+    raise UsageError(f"unknown argument {word!r}. See: rlagents {command or ''} --help")
+
+
+def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
+    """Print every key of the config named among the words, or of every agent's configs."""
+    from rlagents.agents import list_agents
+    from rlagents.config import RunConfig, builtin_configs, options, read_config
+
+    names = [word for word in words if not word.startswith("-")]
+    print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]\n")
+    print("Train an agent. CONFIG is the path of a TOML file, or a recipe's name:")
+    for name, text in builtin_configs().items():
+        print(f"  {name:20} {text}")
+    print("\noptions:")
+    print("  --runs-dir DIR   the runs folder (default: runs)")
+    print("  --name NAME      the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+    tables = read_config(names[0])[0] if names else {}
+    given = tables.get("agent", {}).get("name")
+    agent_names = [overrides.get("agent.name", given)] if names else [n for n, _ in list_agents()]
+    shown: set[str] = set()
+    title = f"of {names[0]}" if names else "with the agents' own defaults"
+    print(f"\nkeys of the config, {title}; each is an option:")
+    for agent in agent_names:
+        for option in options(RunConfig.for_agent(agent), tables):
+            if option.name.startswith("agent.") and len(agent_names) > 1:
+                _print_option(option, f"{agent}: ")
+            elif option.name not in shown:
+                shown.add(option.name)
+                _print_option(option, "")
+    print(f"\n{_TRAIN_EXAMPLES}")
+
+
+def _print_option(option: Option, prefix: str) -> None:
+    default = option.default
+    if hasattr(default, "model_dump"):
+        return
+    shown = "as the environment says" if default is None else json.dumps(default)
+    shown = shown if default != "required" else "required"
+    print(f"  {option.flag}\n      {prefix}{option.help} [{option.takes}; default: {shown}]")
+
+
+def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
+    from rlagents.config import build_config, parse_option_values, read_config
+    from rlagents.training import start_run
+
+    tables, recipe = read_config(options.config)
+    config = build_config(tables, parse_option_values(overrides), recipe)
+    folder = start_run(
+        config,
+        runs_dir=options.runs_dir,
+        name=options.name,
+        recipe=recipe,
+        announce=_announce,
+    )
+    _announce(folder.directory)
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from rlagents.run import RunFolder
+    from rlagents.training import resume_run
+
+    folder = RunFolder.open(options.run, options.runs_dir)
+    total_steps = getattr(options, "total_steps", None)
+    resume_run(folder, total_steps=total_steps, announce=_announce)
+    _announce(folder.directory)
+    return 0
+
+
+def _announce(directory: Path) -> None:
+    print(f"run: {directory}", flush=True)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rlagents.api import open_run
+    from rlagents.signals import StopSignal
+
+    run = open_run(options.run, runs_dir=options.runs_dir)
+    with StopSignal() as stop:
+        evaluation = run.evaluate(
+            getattr(options, "episodes", None),
+            checkpoint=getattr(options, "checkpoint", None),
+            seed=getattr(options, "seed", None),
+            should_stop=stop,
+        )
+    result = evaluation.as_dict()
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    low, high = result["iqm_ci95"]
+    print(f"{result['env_id']}, {result['checkpoint']} of {result['run']}")
+    print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
+    print(f"  mean return  {result['mean_return']:.2f} ± {result['std_return']:.2f}")
+    print(f"  IQM          {result['iqm_return']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+    print(f"  range        {result['min_return']:g} to {result['max_return']:g}")
+    print(f"  mean length  {result['mean_length']:.1f} agent steps")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from rlagents.api import open_run
+
+    run = open_run(options.run, runs_dir=options.runs_dir)
+    output = getattr(options, "output", None)
+    if hasattr(options, "training_episode"):
+        for other in ("episodes", "checkpoint", "seed"):
+            if hasattr(options, other):
+                raise UsageError(
+                    f"--{other} does not go with --training-episode, which shows one episode as it "
+                    "was played; leave one of them out."
+                )
+        paths = [run.record_training_episode(options.training_episode, output=output)]
+    else:
+        paths = run.record(
+            getattr(options, "episodes", 1),
+            checkpoint=getattr(options, "checkpoint", None),
+            seed=getattr(options, "seed", None),
+            output=output,
+        )
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    if options.what == "configs":
+        from rlagents.config import builtin_configs
+
+        rows = list(builtin_configs().items())
+    elif options.what == "agents":
+        from rlagents.agents import list_agents
+
+        rows = list_agents()
+    else:
+        from rlagents.envs import list_envs
+
+        rows = [(spec.name, spec.description) for spec in list_envs()]
+    if options.json:
+        print(json.dumps([{"name": name, "description": text} for name, text in rows]))
+        return 0
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from rlagents.doctor import examine
+
+    return 0 if examine() else 1

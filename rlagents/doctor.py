@@ -1,0 +1,106 @@
+"""`rlagents doctor`: does everything that a run needs work on this machine?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def examine() -> bool:
+    """Print a line for each check; return whether all of them passed."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("versions", _versions),
+        ("processor", _processor),
+        ("device", _device),
+        ("precision", _precision),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("Atari games", _games),
+        ("video encoder", _encoder),
+    ]
+    good = True
+    for name, check in checks:
+        try:
+            print(f"ok    {name:14} {check()}")
+        except Exception as error:  # whatever is broken is what this command is to show
+            good = False
+            print(f"FAIL  {name:14} {type(error).__name__}: {error}")
+    return good
+
+
+def _versions() -> str:
+    from rlagents import machine
+
+    return ", ".join(f"{package} {version}" for package, version in machine.versions().items())
+
+
+def _processor() -> str:
+    from rlagents import machine
+
+    pictures, vectors = machine.choose_threads(True), machine.choose_threads(False)
+    return (
+        f"{machine.cpu_name()}, {machine.num_cores()} cores; networks are computed with {pictures} "
+        f"thread(s) for pictures, {vectors} for vectors"
+    )
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return "cpu (no GPU that PyTorch can use)"
+
+
+def _precision() -> str:
+    from rlagents import machine
+    from rlagents.networks import NetworkConfig, resolve_precision
+
+    device = machine.choose_device("auto")
+    chosen = resolve_precision(NetworkConfig(torso="nature-cnn"), device).precision
+    return f'"auto" means {chosen} for convolutions here'
+
+
+def _memory() -> str:
+    from rlagents import machine
+
+    return f"{machine.available_memory() / 1e9:.1f} GB free for stored experience"
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < 1e9:
+        raise OSError(f"only {free / 1e9:.2f} GB free in this folder; runs need 1 GB or more")
+    return f"{free / 1e9:.1f} GB free in this folder"
+
+
+def _games() -> str:
+    from rlagents.envs import EnvConfig, find_env, make_vector_env, resolve_env_config
+    from rlagents.envs.atari import games
+
+    spec = find_env("pong")
+    env = make_vector_env(spec, resolve_env_config(EnvConfig(id="pong"), spec), 1)
+    observation = env.reset(np.ones(1, dtype=np.bool_), [1])
+    env.close()
+    return f"{len(games())} games; Pong shows {'x'.join(map(str, observation.shape[1:]))} pictures"
+
+
+def _encoder() -> str:
+    import av
+
+    from rlagents.video import VideoWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with VideoWriter(Path(folder) / ".test.part", 60) as video:
+            for brightness in range(0, 250, 10):
+                video.add(np.full((210, 160, 3), brightness, dtype=np.uint8))
+            path = video.close(Path(folder) / "test.mp4")
+        with av.open(str(path)) as container:
+            frames = sum(1 for _ in container.decode(video=0))
+    if frames != 25:
+        raise RuntimeError(f"25 frames were written and {frames} came back")
+    return "H.264 in MP4, 25 of 25 frames read back"
