@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -29,7 +29,7 @@ class NetworkConfig(Table):
     difference_frames: bool = False
     """Subtract each frame of a stack from the next, so that the network sees what moved."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of a CNN torso; heads, targets and losses are float32. auto: bfloat16 where it is fast."""
+    """Of convolutions; all that follows them is float32. auto: bfloat16 where it is fast."""
 
 
 class MLP(nn.Module):
@@ -58,7 +58,7 @@ class NatureCNN(nn.Module):
         hidden_sizes: of the fully connected layers; the paper's is one of 512.
         width: multiplies the paper's 32, 64 and 64 channels.
         difference_frames: give the convolutions C - 1 differences in place of C frames.
-        dtype: what convolutions and fully connected layers compute in.
+        dtype: what the convolutions compute in; what follows is float32.
     """
 
     def __init__(
@@ -96,8 +96,9 @@ class NatureCNN(nn.Module):
             pixels = pixels[:, 1:] - pixels[:, :-1]  # [B, C - 1, H, W]
         lower = self._dtype != torch.float32
         with torch.autocast(observation.device.type, self._dtype, enabled=lower):
-            features: Tensor = self.fully_connected(self.convolutions(pixels / 255))
-        return features.float()  # [B, features]
+            pictures = self.convolutions(pixels / 255)
+        features: Tensor = self.fully_connected(pictures.float())  # [B, features]
+        return features
 
 
 def resolve_precision(config: NetworkConfig, device: str) -> NetworkConfig:
@@ -114,8 +115,8 @@ def resolve_precision(config: NetworkConfig, device: str) -> NetworkConfig:
         fast = torch.cuda.get_device_capability() >= (8, 0)
     else:
         # Older releases of torch do not tell; then float32 is the safe answer.
-        features = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+        processor: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
     return config.model_copy(update={"precision": "bfloat16" if fast else "float32"})
 
 
