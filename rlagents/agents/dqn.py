@@ -11,6 +11,8 @@ and with `double`, van Hasselt et al. (2016), Eq. 4, the action is the online ne
 Differences from the paper:
 - N environments are stepped together; updates are owed per agent step, whatever N is.
 - The policy acts with the weights from before the update that runs beside the emulators.
+- `reset_return_at_score` values the way to the next point only, as 'Pong from pixels' (Karpathy
+  2016) has it for policy gradients; the paper bootstraps through points to the end of the game.
 - n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
 - Adam (Kingma and Ba 2015) in place of RMSProp, as today's implementations have it.
 """
@@ -70,6 +72,8 @@ class DQNConfig(Table):
     """Agent steps over which epsilon falls in a straight line."""
     clip_rewards: bool = False
     """Learn from the sign of each reward (Mnih et al. 2015); returns are reported unclipped."""
+    reset_return_at_score: bool = False
+    """Cut the bootstrap at each reward that is not 0: a point of Pong is a game of its own."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 10.0
     """Longer gradients are shortened to this length."""
 
@@ -155,7 +159,7 @@ class DQN(Agent):
         generator = seeding.generator(seed, _SAMPLING)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = QNetwork(make_torso(network_table(config), observation_space), num_actions)
+            network = _make_network(config, observation_space, num_actions)
         replay = UniformReplay(
             observation_space,
             num_envs,
@@ -187,7 +191,7 @@ class DQN(Agent):
     ) -> Policy:
         """Return the policy that `save` wrote to `directory`."""
         num_actions = require_discrete("dqn", action_space)
-        network = QNetwork(make_torso(network_table(config), observation_space), num_actions)
+        network = _make_network(config, observation_space, num_actions)
         storage.load_module(network, directory / "network.safetensors")
         return Policy(network, "action values", device)
 
@@ -241,6 +245,9 @@ class DQN(Agent):
         """Put a step of every environment into replay."""
         if self._config.clip_rewards:
             transition = transition._replace(reward=np.sign(transition.reward))
+        if self._config.reset_return_at_score:
+            scored = transition.reward != 0
+            transition = transition._replace(terminated=transition.terminated | scored)
         self._replay.observe(transition)
         self._steps += self._num_envs
         if len(self._replay) >= self._config.learning_starts:
@@ -320,6 +327,13 @@ class DQN(Agent):
         storage.set_generator_state(self._replay_generator, state["sampling"])
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
+
+
+def _make_network(
+    config: AgentTables, observation_space: gym.spaces.Box, num_actions: int
+) -> QNetwork:
+    table = network_table(config)
+    return QNetwork(make_torso(table, observation_space), num_actions, dueling=table.dueling)
 
 
 def _tables(config: AgentTables) -> tuple[DQNConfig, ReplayConfig]:

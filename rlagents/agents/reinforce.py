@@ -175,6 +175,8 @@ class Reinforce(Agent):
     @classmethod
     def check(cls, config: AgentTables, *, num_envs: int) -> None:
         """Raise UsageError where the environments cannot share an update's episodes evenly."""
+        if network_table(config).dueling:
+            raise UsageError("[network] dueling: reinforce has no action values; leave it out.")
         episodes = _table(config).episodes_per_update
         if episodes % num_envs:
             nearest = max(1, round(episodes / num_envs)) * num_envs

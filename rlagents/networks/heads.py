@@ -10,16 +10,24 @@ Torso = MLP | NatureCNN
 
 
 class QNetwork(nn.Module):
-    """Action values: observation [B, ...] -> [B, A] float32."""
+    """Action values: observation [B, ...] -> [B, A] float32.
 
-    def __init__(self, torso: Torso, num_actions: int) -> None:
+    With `dueling` they are Q = V + A - mean(A), Wang et al. (2016), Eq. 9; the two streams share
+    the torso's last layer, where the paper gives each a hidden layer of its own.
+    """
+
+    def __init__(self, torso: Torso, num_actions: int, *, dueling: bool = False) -> None:
         super().__init__()
         self.torso = torso
         self.head = nn.Linear(torso.out_features, num_actions)
+        self.value_head = nn.Linear(torso.out_features, 1) if dueling else None
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the value of every action."""
-        values: Tensor = self.head(self.torso(observation))
+        features = self.torso(observation)  # [B, features]
+        values: Tensor = self.head(features)  # [B, A]
+        if self.value_head is not None:
+            values = self.value_head(features) + values - values.mean(dim=1, keepdim=True)
         return values
 
 

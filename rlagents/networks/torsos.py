@@ -28,6 +28,8 @@ class NetworkConfig(Table):
     """nature-cnn: multiplies its 32, 64 and 64 channels."""
     difference_frames: bool = False
     """Subtract each frame of a stack from the next, so that the network sees what moved."""
+    dueling: bool = False
+    """Action values from a value and advantages of their own (dqn)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions; all that follows them is float32. auto: bfloat16 where it is fast."""
 
