@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean
+from rlagents.errors import RLAgentsError, StoppedError, UsageError, nearest_name
 
 if TYPE_CHECKING:
     from rlagents.config import Option
@@ -231,10 +231,9 @@ def _refuse(word: str, command: str | None) -> NoReturn:
                 known[option.flag] = option.flag
                 known.setdefault("--" + option.flag.rpartition(".")[2].lstrip("-"), option.flag)
         flag = word.partition("=")[0]
-        nearest = did_you_mean(flag, known)
-        if nearest:
-            nearest = f"; did you mean {known[nearest.split(chr(39))[1]]}?"
-        raise UsageError(f"unknown option {flag}{nearest} See: rlagents train --help")
+        nearest = nearest_name(flag, known)
+        suggestion = "." if nearest is None else f"; did you mean {known[nearest]}?"
+        raise UsageError(f"unknown option {flag}{suggestion} See: rlagents train --help")
     raise UsageError(f"unknown argument {word!r}. See: rlagents {command or ''} --help")
 
 

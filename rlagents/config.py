@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from rlagents.agents import find_agent
 from rlagents.envs import EnvConfig
-from rlagents.errors import UsageError, did_you_mean
+from rlagents.errors import UsageError, did_you_mean, nearest_name
 from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
 
 DEFAULT_AGENT = "dqn"
@@ -284,7 +284,8 @@ def _explain(
         return f"{where}: expected a table, got {json.dumps(got, default=str)}."
     takes = known[key].takes
     if " | " in takes and isinstance(got, str):
-        return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, takes.split(' | '))}"
+        choices = takes.split(" | ")
+        return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, choices)}"
     detail = f" ({problem['msg']})" if len(location) > 2 else ""
     return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
 
@@ -298,14 +299,13 @@ def _unknown(
     spell = option_flag if from_option else _in_file
     same_table = [other for other in known if other.startswith(f"{table}.")]
     elsewhere = [other for other in known if other.split(".")[-1] == (name or table)]
-    suggestion = did_you_mean(key, same_table or [k.split(".")[0] for k in known])
-    if elsewhere:
-        suggestion = f"; did you mean {spell(elsewhere[0])}?"
-    elif suggestion and same_table:
-        nearest = suggestion.split("'")[1]
-        suggestion = f"; did you mean {spell(nearest)}?"
-    if suggestion:
-        return f"unknown key{suggestion}"
+    nearest = (
+        elsewhere[0]
+        if elsewhere
+        else nearest_name(key, same_table or {other.split(".")[0] for other in known})
+    )
+    if nearest is not None:
+        return f"unknown key; did you mean {spell(nearest)}?"
     names = ", ".join(other.split(".")[-1] for other in same_table) or ", ".join(
         dict.fromkeys(other.split(".")[0] for other in known)
     )

@@ -30,7 +30,13 @@ class StoppedError(RLAgentsError):
     exit_code = 130
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the known name nearest to `name`, else an empty string."""
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` is probably a misspelling of, None if there is none."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return nearest[0] if nearest else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence: `; did you mean 'x'?` for the nearest known name, or `.`."""
+    nearest = nearest_name(name, known)
+    return "." if nearest is None else f"; did you mean {nearest!r}?"

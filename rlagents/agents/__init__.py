@@ -33,7 +33,9 @@ def register_agent(name: str, agent: Any) -> None:
         raise UsageError(f"register_agent: the name {name!r} is taken; choose another.")
     for attribute in ("Config", "from_config"):
         if not hasattr(agent, attribute):
-            raise UsageError(f"register_agent: {agent!r} has no {attribute}; see docs/agents.md.")
+            raise UsageError(
+                f"register_agent: {agent!r} has no {attribute}; see docs/your-own-agent.md."
+            )
     _registered[name] = agent
 
 
