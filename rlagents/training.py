@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
 
 from rlagents import machine
 from rlagents.agents import find_agent
-from rlagents.agents.base import Agent
+from rlagents.agents.base import Agent, require_discrete
 from rlagents.checkpoint import CheckpointStore
 from rlagents.config import RunConfig, build_config
 from rlagents.envs import (
@@ -46,6 +45,7 @@ class _Parts:
     spec: EnvSpec
     env: VectorEnv
     agent: Agent
+    num_actions: int
     threads: int
     memory: int  # bytes of stored experience
 
@@ -201,10 +201,11 @@ def _build(config: RunConfig, *, threads: int | None) -> _Parts:
             seed=config.seed,
             device=torch.device(device),
         )
+        num_actions = require_discrete(config.agent_name, env.action_space)
     except BaseException:
         env.close()
         raise
-    return _Parts(config, spec, env, agent, threads, memory)
+    return _Parts(config, spec, env, agent, num_actions, threads, memory)
 
 
 def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:
@@ -214,10 +215,9 @@ def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:
 
 def _find_difference(parts: _Parts) -> str | None:
     """Return why the environment's episodes cannot be rebuilt, None if they can."""
-    assert isinstance(parts.env.action_space, gym.spaces.Discrete)
     return find_difference(
         lambda: make_vector_env(parts.spec, parts.config.env, 1),
-        int(parts.env.action_space.n),
+        parts.num_actions,
         parts.config.seed,
     )
 
@@ -242,9 +242,8 @@ def _run(
 ) -> None:
     config, spec = parts.config, parts.spec
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
-    assert isinstance(parts.env.action_space, gym.spaces.Discrete)
     needed: list[Observer] = [
-        FileObserver(folder, int(parts.env.action_space.n)),
+        FileObserver(folder, parts.num_actions),
         CheckpointObserver(store, config.checkpoint),
         console,
     ]

@@ -59,7 +59,8 @@ class VideoWriter:
         stream = self._container.add_stream("libx264", rate=self._rate)
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"  # the only layout that every browser plays
-        stream.options = {"preset": "veryfast", "crf": "20"}
+        # Without B-frames the first picture stands at time 0, and picture k at k / rate.
+        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
         stream.gop_size = max(1, round(self._rate))  # a key frame a second: seeking, and kills
         self._stream = stream
 
