@@ -6,6 +6,7 @@ same rewards, and between two agent steps lie all the frames that a viewer shoul
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -56,6 +57,8 @@ class RenderPlayer:
     def __init__(
         self, make: Callable[[Callable[[Array], None]], gym.Env[Any, int]], name: str
     ) -> None:
+        # Pictures are drawn into memory; without a screen SDL would complain on standard error.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         self._frames: list[Array] = []
         self._env = make(self._frames.append)
         if self._env.render_mode != "rgb_array":

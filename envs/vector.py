@@ -68,7 +68,8 @@ class SyncVectorEnv:
         self.num_envs = len(self._envs)
         space = self._envs[0].observation_space
         assert isinstance(space, gym.spaces.Box)  # the registry has refused anything else
-        dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
+        pictures = space.dtype == np.uint8 and len(space.shape) == 3
+        dtype: Any = np.uint8 if pictures else np.float32
         self.observation_space = (
             space
             if space.dtype == dtype  # as it is, since a FrameStack must stay one

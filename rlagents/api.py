@@ -52,8 +52,7 @@ class Run:
         """Return a checkpoint: "best", "last", a step, or None for the best, else the last.
 
         Raises:
-            UsageError: there is none.
-            RunFailedError: it is damaged.
+            UsageError: there is none, or it is damaged.
         """
         store = CheckpointStore(self._folder.checkpoints)
         return store.find(None if which is None else str(which))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlagents.errors import RunFailedError, UsageError
+from rlagents.errors import UsageError
 from rlagents.run import write_json
 
 MANIFEST = "manifest.json"
@@ -96,8 +96,7 @@ class CheckpointStore:
             which: "best", "last" or a step; None for the best, else the last.
 
         Raises:
-            UsageError: there is no such checkpoint.
-            RunFailedError: it is damaged.
+            UsageError: there is no such checkpoint, or it is damaged.
         """
         index = self.index()
         steps = sorted(int(path.name.removeprefix("step-")) for path in self._whole())
@@ -137,7 +136,7 @@ def _verify(directory: Path, others: str) -> int:
                 raise ValueError(f"{name} has changed since it was written")
         return int(manifest["step"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFailedError(
+        raise UsageError(
             f"The checkpoint {directory} is damaged ({error}). "
             f"Choose another with --checkpoint{'; ' + others if others else ''}."
         ) from None

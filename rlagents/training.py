@@ -120,8 +120,8 @@ def resume_run(
     """Go on with a run from its last checkpoint, for `total_steps` in all.
 
     Raises:
-        UsageError: it has no checkpoint, or all its steps are done.
-        RunFailedError: the checkpoint is damaged, or the run began and could not go on.
+        UsageError: it has no whole checkpoint, or all its steps are done.
+        RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved.
     """
     manifest = folder.manifest()

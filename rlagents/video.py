@@ -18,6 +18,8 @@ import numpy as np
 
 from rlagents.types import Array
 
+_FRAGMENT_US = 250_000  # what is written can be played up to the last fragment
+
 
 class VideoWriter:
     """Writes one video.
@@ -54,13 +56,18 @@ class VideoWriter:
             str(self._temporary),
             "w",
             format="mp4",
-            options={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+            options={
+                "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                "frag_duration": str(_FRAGMENT_US),
+                "flush_packets": "1",
+            },
         )
         stream = self._container.add_stream("libx264", rate=self._rate)
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"  # the only layout that every browser plays
-        # Without B-frames the first picture stands at time 0, and picture k at k / rate.
-        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
+        # Without B-frames the first picture stands at time 0, and picture k at k / rate; without
+        # lookahead a kill loses a few pictures only.
+        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0", "rc-lookahead": "0"}
         stream.gop_size = max(1, round(self._rate))  # a key frame a second: seeking, and kills
         self._stream = stream
 
@@ -69,6 +76,7 @@ class VideoWriter:
 
         Raises:
             ValueError: no frame was added.
+            OSError: it cannot be put there; nothing is left behind.
         """
         if self._container is None or self._stream is None:
             raise ValueError("a video needs at least one frame")
@@ -76,6 +84,16 @@ class VideoWriter:
         self._container.close()
         self._container = None
         finished = self._temporary.with_name(f"{self._temporary.name}.mp4")
+        try:
+            self._remux(finished)
+            os.replace(finished, path)
+        finally:
+            finished.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
+        return path
+
+    def _remux(self, finished: Path) -> None:
+        """Copy the fragments into a file with its index at the front."""
         with (
             av.open(str(self._temporary)) as source,
             av.open(str(finished), "w", format="mp4", options={"movflags": "faststart"}) as target,
@@ -85,9 +103,6 @@ class VideoWriter:
                 if packet.dts is not None:
                     packet.stream = stream
                     target.mux(packet)
-        os.replace(finished, path)
-        self._temporary.unlink()
-        return path
 
     def discard(self) -> None:
         """Close without a result and remove what was written."""

@@ -162,6 +162,11 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
             raise UsageError('[network] width: needs torso = "nature-cnn".')
         if config.precision == "bfloat16":
             raise UsageError('[network] precision: torso = "mlp" computes in float32.')
+        if observation_space.dtype == np.uint8 and len(shape) != 3:
+            raise UsageError(
+                f'[network] torso: "mlp" takes vectors of float32, but the environment shows bytes '
+                f"of shape {list(shape)}; let it return float32."
+            )
         if observation_space.dtype == np.uint8:
             raise UsageError(
                 f'[network] torso: "mlp" takes vectors, but the environment shows pictures of '

@@ -127,12 +127,15 @@ class UniformReplay:
 
     def interrupt(self) -> None:
         """Close the running episodes: their next observation will never come."""
-        newest = (self._head - 1) % self._rows
-        everyone = np.arange(len(self._head))
-        lost = ~self._fresh & ~self._no_step[everyone, newest]
-        # Without a successor such a row cannot be learned from: it becomes a mere frame.
-        self._no_step[everyone[lost], newest[lost]] = True
-        self._size -= int(np.count_nonzero(lost))
+        (running,) = np.nonzero(~self._fresh)
+        newest = (self._head[running] - 1) % self._rows
+        before = (newest - 1) % self._rows
+        # Without a successor the newest step cannot be learned from. It becomes the frame that the
+        # episode ended with, and the step before it, if there was one, the episode's last.
+        self._no_step[running, newest] = True
+        self._size -= len(running)
+        last = (self._head[running] > 1) & ~self._no_step[running, before]
+        self._over[running[last], before[last]] = True
         self._fresh[:] = True
 
     def sample(self) -> Batch:
@@ -226,6 +229,7 @@ class UniformReplay:
         if state["rows"] != self._rows or len(state["head"]) != len(self._head):
             raise ValueError("the replay was saved with another capacity or num_envs")
         self._frames.load(directory)
+        self._no_step[:] = True
         for name in _COLUMNS:
             column = np.load(directory / f"{name}.npy", allow_pickle=False)
             getattr(self, f"_{name}")[:, : column.shape[1]] = column

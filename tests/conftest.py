@@ -1,0 +1,99 @@
+"""What the tests of whole commands share: the program in this process, and one tiny run."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import settings
+
+from rlagents.cli import main
+
+# Machines that train in the background are slow at times; that is no failure.
+settings.register_profile("rlagents", deadline=None)
+settings.load_profile("rlagents")
+
+# A run of CartPole that does everything that a long one does, in about a second.
+TINY = (
+    *("--total-steps", "480"),
+    *("--env.num-envs", "4"),
+    *("--agent.learning-starts", "64"),
+    *("--replay.capacity", "400"),
+    *("--replay.batch-size", "16"),
+    *("--network.hidden-sizes", "[16]"),
+    *("--evaluation.period-steps", "200"),
+    *("--evaluation.episodes", "3"),
+    *("--checkpoint.period-steps", "160"),
+    *("--checkpoint.keep", "2"),
+)
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(*words: object) -> Outcome:
+    """Call the program in this process; an exception that reaches a user fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # argparse leaves in this way after --help and --version
+            code = end.code if isinstance(end.code, int) else 1
+    assert "Traceback" not in err.getvalue()
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Outcome]:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    return TINY
+
+
+class TinyRun(NamedTuple):
+    """A finished run of CartPole, to be read and not changed."""
+
+    directory: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    runs = tmp_path_factory.mktemp("tiny") / "runs"
+    outcome = run_command("train", "cartpole-dqn", *TINY, "--runs-dir", runs, "--name", "tiny")
+    assert outcome.code == 0, outcome.err
+    return TinyRun(runs / "tiny", outcome)
+
+
+@pytest.fixture
+def own_run(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """A copy of the tiny run that a test may damage."""
+    return Path(shutil.copytree(tiny_run.directory, tmp_path / "runs" / "own"))
+
+
+@pytest.fixture(scope="session")
+def read_rows() -> Callable[[Path], list[dict[str, str]]]:
+    """Read a CSV file without the column that no two runs share."""
+
+    def read(path: Path) -> list[dict[str, str]]:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row.pop("wall_time_s")
+        return rows
+
+    return read

@@ -1,0 +1,551 @@
+"""Configs: what is read, what is refused, and whether a refusal says what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rlagents.agents import find_agent
+from rlagents.config import (
+    RunConfig,
+    build_config,
+    builtin_configs,
+    option_flag,
+    options,
+    parse_option_values,
+    parse_value,
+    read_config,
+)
+from rlagents.envs import find_env, resolve_env_config
+from rlagents.errors import UsageError
+from rlagents.tables import Table
+
+AGENTS = ("dqn", "reinforce")
+MINIMAL: dict[str, Any] = {"env": {"id": "cartpole"}}
+
+
+def build(agent: str = "dqn", **overrides: Any) -> RunConfig:
+    keys = {name.replace("__", "."): value for name, value in overrides.items()}
+    return build_config(MINIMAL, {"agent.name": agent, **keys}, "test.toml")
+
+
+def refusal(tables: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        build_config(tables, overrides or {}, "test.toml")
+    return str(caught.value)
+
+
+def tables_with(key: str, value: Any, agent: str = "dqn") -> dict[str, Any]:
+    """The tables of a file that says `value` for a dotted key."""
+    tables: dict[str, Any] = {"env": {"id": "cartpole"}, "agent": {"name": agent}}
+    table, dot, name = key.partition(".")
+    if dot:
+        tables.setdefault(table, {})[name] = value
+    else:
+        tables[table] = value
+    return tables
+
+
+def in_file(key: str) -> str:
+    table, dot, name = key.partition(".")
+    return f"[{table}] {name}" if dot else table
+
+
+# --- recipes ---------------------------------------------------------------------------------
+
+
+def test_the_promised_recipes_are_there() -> None:
+    promised = {"cartpole-dqn", "cartpole-reinforce", "pong-dqn", "pong-reinforce"}
+    assert promised <= set(builtin_configs())
+
+
+@pytest.mark.parametrize("name", builtin_configs())
+def test_a_recipe_loads_builds_and_resolves(name: str) -> None:
+    tables, recipe = read_config(name)
+    config = build_config(tables, {}, recipe)
+    assert recipe == name
+    assert builtin_configs()[name]
+    env_config = resolve_env_config(config.env, find_env(config.env.id))
+    assert env_config.frame_skip is not None
+    assert env_config.action_set is not None
+    assert find_agent(config.agent_name).Config.model_fields["name"].default == config.agent_name
+    resolved = config.model_copy(update={"env": env_config})
+    dumped = json.loads(json.dumps(resolved.model_dump(mode="json")))
+    assert build_config(dumped, {}, "again").model_dump() == resolved.model_dump()
+
+
+def test_a_recipes_values_reach_the_config() -> None:
+    tables, recipe = read_config("cartpole-dqn")
+    config = build_config(tables, {}, recipe)
+    for table, values in tables.items():
+        if not isinstance(values, dict):
+            assert getattr(config, table) == values
+            continue
+        for key, value in values.items():
+            assert getattr(getattr(config, table), key) == value
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_options_cover_every_field(agent: str) -> None:
+    expected = set()
+    for name, value in build(agent):
+        if isinstance(value, Table):
+            expected |= {f"{name}.{key}" for key in type(value).model_fields}
+        elif not (name in ("network", "replay") and value is None):
+            expected.add(name)
+    found = {option.name: option for option in options(RunConfig.for_agent(agent))}
+    assert set(found) == expected
+    for name, option in found.items():
+        assert option.help, name
+        assert option.takes, name
+        assert not option.takes.startswith(("typing", "<", "Annotated")), name
+        assert option.flag == "--" + name.replace("_", "-")
+
+
+def test_options_show_a_files_values_as_defaults() -> None:
+    tables, _ = read_config("pong-dqn")
+    shown = {o.name: o.default for o in options(RunConfig.for_agent("dqn"), tables)}
+    assert shown["agent.learning_rate"] == tables["agent"]["learning_rate"]
+    assert shown["env.id"] == "pong"
+    assert shown["total_steps"] == tables["total_steps"]
+    assert shown["checkpoint.keep"] == RunConfig.for_agent("dqn").model_fields[
+        "checkpoint"
+    ].get_default().keep
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-1", -1),
+        ("50_000", 50_000),
+        ("1e6", 1e6),
+        ("2.5e-4", 2.5e-4),
+        ("true", True),
+        ("false", False),
+        ("True", "True"),
+        ("[64, 64]", [64, 64]),
+        ("[]", []),
+        ("{a = 1, b = 'x y'}", {"a": 1, "b": "x y"}),
+        ('"quoted"', "quoted"),
+        ("two words", "two words"),
+        ("nature-cnn", "nature-cnn"),
+        ("", ""),
+        ("1\nother = 2", "1\nother = 2"),
+        ("path/to/file.py:make", "path/to/file.py:make"),
+    ],
+)
+def test_an_options_text_means_what_toml_means(text: str, value: object) -> None:
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_text_options_need_no_quotes() -> None:
+    parsed = parse_option_values({"env.id": "1942", "env.num_envs": "4", "env.action_set": "1"})
+    assert parsed == {"env.id": "1942", "env.num_envs": 4, "env.action_set": "1"}
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30))
+def test_no_text_of_an_option_is_a_crash(text: str) -> None:
+    value = parse_value(text)
+    try:
+        config = build(agent__learning_rate=value)
+    except UsageError as error:
+        assert "--agent.learning-rate" in str(error)
+    else:
+        assert 0 < config.agent.learning_rate <= 1  # type: ignore[attr-defined]
+
+
+def test_hyphens_are_underscores() -> None:
+    config = build_config(MINIMAL, {"agent.learning-rate": 0.5, "total-steps": 7}, "test.toml")
+    assert config.agent.learning_rate == 0.5  # type: ignore[attr-defined]
+    assert config.total_steps == 7
+
+
+def test_overrides_leave_the_tables_as_they_were() -> None:
+    tables = {"env": {"id": "cartpole", "num_envs": 2}}
+    build_config(tables, {"env.num_envs": 3, "seed": 5}, "test.toml")
+    assert tables == {"env": {"id": "cartpole", "num_envs": 2}}
+
+
+def test_a_table_as_kwargs() -> None:
+    config = build_config(MINIMAL, parse_option_values({"env.kwargs": "{sutton = true}"}), "t")
+    assert config.env.kwargs == {"sutton": True}
+
+
+# --- refusals: the same quality from a file and from an option -----------------------------------
+
+UNKNOWN = [
+    ("agent.learning_rte", "agent.learning_rate"),
+    ("agent.tau", None),
+    ("env.num_env", "env.num_envs"),
+    ("network.hidden_size", "network.hidden_sizes"),
+    ("replay.capacty", "replay.capacity"),
+    ("evaluation.period", "evaluation.period_steps"),
+    ("recording.enable", "recording.enabled"),
+    ("checkpoint.keeps", "checkpoint.keep"),
+    ("logging.period", "logging.period_s"),
+    ("agent.capacity", "replay.capacity"),  # in the wrong table
+    ("env.gamma", "agent.gamma"),
+    ("env.total_steps", "total_steps"),
+]
+
+
+@pytest.mark.parametrize(("key", "meant"), UNKNOWN)
+def test_an_unknown_key_in_a_file(key: str, meant: str | None) -> None:
+    message = refusal(tables_with(key, 1))
+    assert message.startswith("test.toml: ")
+    assert in_file(key) in message
+    if meant is None:
+        assert "learning_rate" in message  # what there is instead
+    else:
+        assert f"did you mean {in_file(meant)}?" in message
+
+
+@pytest.mark.parametrize(("key", "meant"), UNKNOWN)
+def test_an_unknown_key_as_an_option(key: str, meant: str | None) -> None:
+    message = refusal(MINIMAL, {key: 1})
+    assert option_flag(key) in message
+    assert "test.toml" not in message
+    if meant is None:
+        assert "learning_rate" in message
+    else:
+        assert f"did you mean {option_flag(meant)}?" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("total_step", "total_steps"), ("sed", "seed"), ("replayy", "replay")]
+)
+def test_an_unknown_name_at_the_top_of_a_file(key: str, meant: str) -> None:
+    message = refusal({**MINIMAL, key: 1})
+    assert f"test.toml: {key}" in message
+    assert re.search(rf"did you mean '?{meant}'?\?", message)
+
+
+def test_an_option_of_an_unknown_table_names_the_option() -> None:
+    message = refusal(MINIMAL, {"replayy.capacity": 500})
+    assert "--replayy" in message
+    assert "test.toml" not in message
+    assert "replay" in message.replace("replayy", "")
+
+
+WRONG = [
+    ("agent.learning_rate", "fast", "number"),
+    ("agent.learning_rate", True, "number"),
+    ("agent.double", 1, "true | false"),
+    ("agent.double", "yes", "true | false"),
+    ("agent.n_step", 1.5, "whole number"),
+    ("agent.n_step", True, "whole number"),
+    ("agent.n_step", "3", "whole number"),
+    ("env.num_envs", True, "whole number"),
+    ("env.num_envs", [4], "whole number"),
+    ("env.kwargs", 3, "table"),
+    ("network.hidden_sizes", 128, "list"),
+    ("network.hidden_sizes", ["wide"], "list"),
+    ("network.hidden_sizes", [0], "list"),
+    ("total_steps", False, "whole number"),
+    ("total_steps", "1000", "whole number"),
+    ("total_steps", 0, "1 or more"),
+    ("total_steps", 1e12 + 1, "at most"),
+    ("seed", -1, "0 or more"),
+    ("seed", 2**31, "below"),
+    ("agent.gamma", 1.5, "at most 1"),
+    ("agent.gamma", -0.1, "0 or more"),
+    ("agent.learning_rate", 0, "above 0"),
+    ("agent.learning_rate", math.nan, "number"),
+    ("agent.learning_rate", math.inf, "number"),
+    ("agent.max_grad_norm", math.nan, "number"),
+    ("agent.max_grad_norm", math.inf, "number"),
+    ("agent.target_period_steps", math.inf, "whole number"),
+    ("agent.target_period_steps", math.nan, "whole number"),
+    ("replay.capacity", 1, "100 or more"),
+    ("env.num_envs", 0, "1 or more"),
+    ("evaluation.episodes", 0, "1 or more"),
+    ("evaluation.period_steps", -1, "0 or more"),
+    ("evaluation.epsilon", 2, "at most 1"),
+    ("recording.scale", 17, "at most 16"),
+    ("checkpoint.keep", 0, "1 or more"),
+    ("checkpoint.period_steps", 0, "1 or more"),
+    ("logging.period_s", 0, "above 0"),
+    ("logging.period_s", math.inf, "number"),
+    ("device", "gpu", "auto | cpu | cuda"),
+    ("checkpoint.replay", "sometimes", "always | on-exit | never"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), WRONG)
+def test_a_wrong_value_in_a_file(key: str, value: object, expected: str) -> None:
+    message = refusal(tables_with(key, value))
+    assert f"test.toml: {in_file(key)}" in message
+    assert expected in message
+    assert "got " in message
+    assert (repr(value) if isinstance(value, str) else json.dumps(value)).strip("'[]") in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), WRONG)
+def test_a_wrong_value_as_an_option(key: str, value: object, expected: str) -> None:
+    message = refusal(MINIMAL, {key: value})
+    assert message.startswith(f"{option_flag(key)}: ")
+    assert "test.toml" not in message
+    assert message.partition(": ")[2] == refusal(tables_with(key, value)).split(": ", 2)[2]
+    assert expected in message
+
+
+def test_a_misspelt_choice_says_the_nearest() -> None:
+    assert "did you mean 'nature-cnn'?" in refusal(tables_with("network.torso", "nature_cnn"))
+    assert "did you mean 'on-exit'?" in refusal(tables_with("checkpoint.replay", "onexit"))
+
+
+@pytest.mark.parametrize("table", ["env", "agent", "network", "replay", "evaluation", "logging"])
+def test_a_value_in_place_of_a_table(table: str) -> None:
+    message = refusal({**MINIMAL, table: 3})
+    assert f"test.toml: {table}" in message
+    assert "table" in message
+    assert "unknown key" not in message
+
+
+def test_a_key_on_top_of_something_that_is_no_table() -> None:
+    assert "table" in refusal({"env": 3}, {"env.id": "cartpole"})
+
+
+def test_a_whole_number_may_be_written_with_an_exponent() -> None:
+    config = build(total_steps=1e6, replay__capacity=5e4)
+    assert config.total_steps == 1_000_000
+    assert isinstance(config.total_steps, int)
+    assert config.replay.capacity == 50_000  # type: ignore[union-attr]
+
+
+def test_a_missing_environment_is_named_with_both_ways_to_give_it() -> None:
+    for tables in ({}, {"env": {}}, {"env": {"num_envs": 4}}):
+        message = refusal(tables)
+        assert "env" in message
+        assert "missing" in message
+    assert "--env.id" in refusal({"env": {}})
+    assert "--env.id" in refusal({})
+
+
+def test_an_unknown_agent() -> None:
+    message = refusal(tables_with("agent.name", "dqm"))
+    assert "'dqm'" in message
+    assert "did you mean 'dqn'?" in message
+    assert "reinforce" in refusal(tables_with("agent.name", "zzz"))
+
+
+@pytest.mark.parametrize("name", [3, True, ["dqn"]])
+def test_an_agents_name_that_is_no_text(name: object) -> None:
+    assert "[agent] name" in refusal(tables_with("agent.name", name))
+
+
+def test_reinforce_has_no_replay_in_a_file() -> None:
+    message = refusal(tables_with("replay.capacity", 1000, "reinforce"))
+    assert "test.toml" in message
+    assert "'reinforce'" in message
+    assert "[replay]" in message
+    assert "leave it out" in message
+
+
+def test_reinforce_has_no_replay_as_an_option() -> None:
+    message = refusal(tables_with("agent.name", "reinforce"), {"replay.capacity": 1000})
+    assert "--replay.capacity" in message
+    assert "test.toml" not in message  # the file is not to blame
+    assert "'reinforce'" in message
+
+
+def test_an_agent_refuses_the_keys_of_another() -> None:
+    message = refusal(tables_with("agent.episodes_per_update", 8))
+    assert "[agent] episodes_per_update" in message
+    message = refusal(tables_with("agent.double", True, "reinforce"))
+    assert "[agent] double" in message
+
+
+def test_values_that_contradict_each_other() -> None:
+    message = refusal(MINIMAL, {"agent.learning_starts": 5_000, "replay.capacity": 1_000})
+    assert "learning_starts" in message
+    assert "capacity" in message
+    message = refusal(MINIMAL, {"agent.learning_starts": 3, "env.num_envs": 8})
+    assert "16" in message  # the fewest that would do
+    message = refusal(
+        tables_with("agent.episodes_per_update", 10, "reinforce"), {"env.num_envs": 4}
+    )
+    assert "episodes_per_update" in message
+    assert re.search(r"set it to (8|12)", message)
+
+
+def test_several_mistakes_are_all_named() -> None:
+    message = refusal({**tables_with("agent.gama", 1), "seed": -1})
+    assert "gamma" in message
+    assert "seed" in message
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_config_that_does_not_exist() -> None:
+    with pytest.raises(UsageError, match="did you mean 'pong-dqn'") as caught:
+        read_config("pong-dqm")
+    assert "pong-reinforce" in str(caught.value)
+    with pytest.raises(UsageError, match=r"nowhere/at-all\.toml"):
+        read_config("nowhere/at-all.toml")
+
+
+def test_a_config_that_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape(str(tmp_path))):
+        read_config(tmp_path)
+
+
+def test_a_config_that_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("[env]\nid = cartpole\n")
+    with pytest.raises(UsageError, match=r"broken\.toml is not valid TOML") as caught:
+        read_config(path)
+    assert "line 2" in str(caught.value)
+
+
+def test_a_config_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe\x00x")
+    with pytest.raises(UsageError, match=r"binary\.toml"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("total_step = 5", "total_step"),
+        ("[agent]\nlearning_rte = 1", "[agent] learning_rte"),
+        ("[agent]\ngamma = 2", "[agent] gamma"),
+        ("[agent]\ngamma = true", "[agent] gamma"),
+    ],
+)
+def test_the_command_names_the_file_that_is_wrong(
+    cli: Callable[..., Any], tmp_path: Path, text: str, key: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{text}\n[env]\nid = 'cartpole'\n")
+    outcome = cli("train", path, "--runs-dir", tmp_path / "runs")
+    assert outcome.code == 2
+    assert key in outcome.err
+    assert "mine.toml" in outcome.err
+    assert not (tmp_path / "runs").exists()
+
+
+# --- properties ------------------------------------------------------------------------------------
+
+
+def _bounds(takes: str) -> tuple[bool, float, float, bool, bool]:
+    """What a help text promises: whole?, low, high, low excluded?, high excluded?"""
+    low, high, above, below = -math.inf, math.inf, False, False
+    for part in takes.split(", ")[1:]:
+        number = float(re.sub(r"[^0-9e.+-]", "", re.sub(r"or more|at most|above|below", "", part)))
+        if "or more" in part:
+            low = number
+        elif "above" in part:
+            low, above = number, True
+        elif "at most" in part:
+            high = number
+        elif "below" in part:
+            high, below = number, True
+        else:
+            raise AssertionError(part)
+    return takes.startswith("whole"), low, high, above, below
+
+
+NUMERIC = {
+    (agent, option.name): _bounds(option.takes)
+    for agent in AGENTS
+    for option in options(RunConfig.for_agent(agent))
+    if option.takes.startswith(("whole number", "number"))
+}
+# Values that are each allowed may contradict one another; these are tried on their own above.
+CONTRADICTING = (
+    "agent.learning_starts",
+    "agent.n_step",
+    "agent.episodes_per_update",
+    "replay.capacity",
+    "env.num_envs",
+)
+
+
+def test_every_number_has_a_lower_bound() -> None:
+    assert len(NUMERIC) > 30
+    for (_, key), (_, low, *_rest) in NUMERIC.items():
+        assert math.isfinite(low), key
+
+
+@given(st.sampled_from(sorted(NUMERIC)), st.data())
+def test_a_number_out_of_bounds_is_refused(which: tuple[str, str], data: st.DataObject) -> None:
+    agent, key = which
+    whole, low, high, above, below = NUMERIC[which]
+    sides = ["low"] + (["high"] if math.isfinite(high) else [])
+    strategy: Any
+    if data.draw(st.sampled_from(sides)) == "low":
+        strategy = (
+            st.integers(max_value=int(low) - (0 if above else 1))
+            if whole
+            else st.floats(max_value=low, allow_nan=False, exclude_max=not above)
+        )
+    else:
+        strategy = (
+            st.integers(min_value=int(high) + (0 if below else 1))
+            if whole
+            else st.floats(min_value=high, allow_nan=False, exclude_min=not below)
+        )
+    value = data.draw(strategy)
+    message = refusal(tables_with("agent.name", agent), {key: value})
+    assert message.startswith(option_flag(key))
+    assert in_file(key) in refusal(tables_with(key, value, agent))
+
+
+def _inside(data: st.DataObject, which: tuple[str, str]) -> Any:
+    whole, low, high, above, below = NUMERIC[which]
+    if whole:
+        top = int(min(high, 2**53)) - below
+        return data.draw(st.integers(int(low) + above, top))
+    return data.draw(
+        st.floats(low, min(high, 1e12), exclude_min=above, exclude_max=below, allow_nan=False)
+    )
+
+
+@given(st.sampled_from(sorted(NUMERIC)), st.data())
+def test_a_number_within_bounds_is_kept(which: tuple[str, str], data: st.DataObject) -> None:
+    agent, key = which
+    assume(key not in CONTRADICTING)
+    value = _inside(data, which)
+    for config in (
+        build_config(tables_with("agent.name", agent), {key: value}, "test.toml"),
+        build_config(tables_with(key, value, agent), {}, "test.toml"),
+    ):
+        kept: Any = config
+        for part in key.split("."):
+            kept = getattr(kept, part)
+        assert kept == value
+
+
+@given(st.sampled_from(AGENTS), st.data())
+def test_a_config_written_as_json_comes_back_equal(agent: str, data: st.DataObject) -> None:
+    known = [key for name, key in NUMERIC if name == agent and key not in CONTRADICTING]
+    keys = data.draw(st.lists(st.sampled_from(sorted(known)), unique=True, max_size=6))
+    overrides = {key: _inside(data, (agent, key)) for key in keys}
+    overrides["network.hidden_sizes"] = data.draw(
+        st.none() | st.lists(st.integers(1, 1024), max_size=4)
+    )
+    overrides["env.kwargs"] = data.draw(
+        st.dictionaries(st.text(max_size=5), st.integers() | st.booleans() | st.text(max_size=5))
+    )
+    config = build_config(tables_with("agent.name", agent), overrides, "test.toml")
+    again = build_config(json.loads(json.dumps(config.model_dump(mode="json"))), {}, "again")
+    assert again.model_dump() == config.model_dump()
+    assert again.agent_name == agent

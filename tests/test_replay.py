@@ -1,0 +1,855 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlagents.replay.frames import FrameRings
+from rlagents.replay.trajectory import Trajectory
+from rlagents.replay.uniform import Batch, UniformReplay
+from rlagents.spaces import FrameStack
+from rlagents.types import Array, Transition
+
+VECTOR = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+# What can follow from a step: n-step reward, discount, and the observation to bootstrap from.
+Outcome = tuple[float, float, Array | None]
+
+
+@dataclass
+class Step:
+    """One agent step, as an obvious list keeps it: with whole observations."""
+
+    row: int  # what the replay's documentation says where it stands
+    observation: Array
+    action: int
+    reward: float
+    next_observation: Array
+    terminated: bool
+    over: bool
+    interrupted: bool = False
+
+
+@dataclass
+class Life:
+    """All that one environment of the simulation has gone through."""
+
+    steps: list[Step] = field(default_factory=list)
+    rows: int = 0
+    frames: list[Array] = field(default_factory=list)  # of the running episode
+    length: int = 0  # at which it ends
+    ends_by_truncation: bool = False
+
+
+class Simulation:
+    """N environments whose every frame and action is unique, and a plain list of what happened."""
+
+    def __init__(
+        self,
+        space: gym.spaces.Box,
+        num_envs: int,
+        *,
+        seed: int,
+        max_length: int = 6,
+        truncated: float = 0.3,
+        life_lost: float = 0.1,
+    ) -> None:
+        self.space = space
+        self.lives = [Life() for _ in range(num_envs)]
+        self._generator = np.random.default_rng(seed)
+        self._max_length = max_length
+        self._truncated = truncated
+        self._life_lost = life_lost
+        self._frames = 0
+        self._actions = 0
+        for life in self.lives:
+            self._begin(life)
+
+    def _new_frame(self) -> Array:
+        self._frames += 1
+        if isinstance(self.space, FrameStack):
+            digits = [self._frames // 251**place % 251 + 1 for place in range(6)]  # never zero
+            return np.array(digits, dtype=np.uint8).reshape(2, 3)
+        return np.array([self._frames, -self._frames, 0.5], dtype=np.float32)
+
+    def _observation(self, life: Life) -> Array:
+        if not isinstance(self.space, FrameStack):
+            return life.frames[-1].copy()
+        stack = self.space.shape[0]
+        zeros = [np.zeros((2, 3), dtype=np.uint8)] * stack
+        return np.stack((zeros + life.frames)[-stack:])
+
+    def _begin(self, life: Life) -> None:
+        life.frames = [self._new_frame()]
+        life.length = int(self._generator.integers(1, self._max_length + 1))
+        life.ends_by_truncation = bool(self._generator.random() < self._truncated)
+
+    def interrupt(self) -> None:
+        """Begin every episode anew, whatever it was in."""
+        for life in self.lives:
+            if life.steps and not life.steps[-1].over:
+                life.steps[-1].interrupted = True
+            self._begin(life)
+
+    def step(self) -> Transition:
+        """Step every environment."""
+        taken = []
+        for life in self.lives:
+            observation = self._observation(life)
+            life.frames.append(self._new_frame())
+            self._actions += 1
+            over = len(life.frames) > life.length
+            life_lost = bool(self._generator.random() < self._life_lost)
+            step = Step(
+                life.rows,
+                observation,
+                self._actions,
+                float(self._generator.integers(-8, 9)) / 4,
+                self._observation(life),
+                life_lost or (over and not life.ends_by_truncation),
+                over,
+            )
+            life.rows += 2 if over else 1
+            life.steps.append(step)
+            taken.append(step)
+            if over:
+                self._begin(life)
+        return Transition(
+            np.stack([step.observation for step in taken]),
+            np.array([step.action for step in taken], dtype=np.int64),
+            np.array([step.reward for step in taken], dtype=np.float32),
+            np.stack([step.next_observation for step in taken]),
+            np.array([step.terminated for step in taken]),
+            np.array([step.over for step in taken]),
+        )
+
+    def feed(self, replay: UniformReplay, steps: int) -> None:
+        """Step, and let the replay see it in arrays that are overwritten afterwards."""
+        for _ in range(steps):
+            transition = self.step()
+            replay.observe(transition)
+            for array in transition:
+                array[...] = 1
+
+    def find(self, action: int) -> tuple[Life, int]:
+        """Return the environment and the index of the step with this action."""
+        life = self.lives[(action - 1) % len(self.lives)]
+        index = (action - 1) // len(self.lives)
+        assert life.steps[index].action == action
+        return life, index
+
+
+def outcomes(steps: list[Step], first: int, n_step: int, gamma: float) -> list[Outcome]:
+    """Return what may be learned from a step: nothing while its successor is unknown.
+
+    There is one answer, except where an interruption leaves it open how the last step is used.
+    """
+    reward, discount = 0.0, 1.0
+    answers: list[Outcome] = []
+    for step in steps[first : first + n_step]:
+        if step.interrupted and step is not steps[first]:
+            answers.append((reward, discount, step.observation))
+        reward += discount * step.reward
+        discount *= gamma
+        if step.terminated:
+            return [*answers, (reward, 0.0, None)]
+        if step.over or step.interrupted:
+            return [*answers, (reward, discount, step.next_observation)]
+    if first + n_step >= len(steps):
+        return []
+    return [(reward, discount, steps[first + n_step].observation)]
+
+
+def expected_sets(
+    simulation: Simulation, *, capacity: int, n_step: int, gamma: float
+) -> tuple[set[int], set[int]]:
+    """Return the actions that must and those that may be sampled."""
+    stack = simulation.space.shape[0] if isinstance(simulation.space, FrameStack) else 1
+    share = -(-capacity // len(simulation.lives))
+    must, may = set(), set()
+    for life in simulation.lives:
+        for index, step in enumerate(life.steps):
+            answers = outcomes(life.steps, index, n_step, gamma)
+            if not answers:
+                continue
+            if step.row >= life.rows - share - stack + 1 - n_step:
+                may.add(step.action)
+            free = step.interrupted or len(answers) > 1  # an interruption may spoil it
+            if step.row >= life.rows - share - n_step and not free:
+                must.add(step.action)
+    return must, may
+
+
+def check_batch(simulation: Simulation, batch: Batch, n_step: int, gamma: float) -> set[int]:
+    """Compare each sample with the list, byte for byte; return the actions sampled."""
+    assert batch.observation.dtype == simulation.space.dtype
+    assert batch.next_observation.dtype == simulation.space.dtype
+    assert [str(array.dtype) for array in batch[1:4]] == ["int64", "float32", "float32"]
+    samples = zip(
+        batch.action.tolist(),
+        batch.reward.tolist(),
+        batch.discount.tolist(),
+        map(np.ndarray.tobytes, batch.observation),
+        map(np.ndarray.tobytes, batch.next_observation),
+        strict=True,
+    )
+    for action, reward, discount, observation, after in set(samples):
+        life, index = simulation.find(action)
+        assert observation == life.steps[index].observation.tobytes()
+        answers = outcomes(life.steps, index, n_step, gamma)
+        assert any(
+            (reward, discount) == answer[:2] and (answer[2] is None or answer[2].tobytes() == after)
+            for answer in answers
+        ), (life.steps[index : index + n_step + 1], reward, discount, after)
+    return set(batch.action.tolist())
+
+
+def sampled_actions(
+    simulation: Simulation, replay: UniformReplay, n_step: int, gamma: float
+) -> set[int]:
+    """Check enough samples for every transition to be among them; return their actions."""
+    drawn = set()
+    # Of M transitions one is missing from 20 M draws in fewer than M in 10^8 cases.
+    count = 0
+    while count < 20 * len(replay):
+        batch = replay.sample()
+        drawn |= check_batch(simulation, batch, n_step, gamma)
+        count += len(batch.action)
+    return drawn
+
+
+def make_replay(
+    space: gym.spaces.Box,
+    num_envs: int = 1,
+    *,
+    capacity: int = 20,
+    batch_size: int = 64,
+    n_step: int = 1,
+    gamma: float = 0.5,
+    seed: int = 0,
+) -> UniformReplay:
+    return UniformReplay(
+        space,
+        num_envs,
+        capacity=capacity,
+        batch_size=batch_size,
+        n_step=n_step,
+        gamma=gamma,
+        generator=np.random.default_rng(seed),
+    )
+
+
+def copy_of(batch: Batch) -> Batch:
+    return Batch(
+        batch.observation.copy(),
+        batch.action.copy(),
+        batch.reward.copy(),
+        batch.discount.copy(),
+        batch.next_observation.copy(),
+    )
+
+
+def samples(replay: UniformReplay, batches: int) -> Iterator[Batch]:
+    for _ in range(batches):
+        yield replay.sample()
+
+
+def one_of_each(replay: UniformReplay, batches: int = 20) -> dict[int, tuple[float, float, Array]]:
+    """Return reward, discount and next observation by action, which must always be the same."""
+    found: dict[int, tuple[float, float, Array]] = {}
+    for batch in samples(replay, batches):
+        for i, action in enumerate(batch.action.tolist()):
+            row = (float(batch.reward[i]), float(batch.discount[i]), batch.next_observation[i])
+            before = found.setdefault(action, (row[0], row[1], row[2].copy()))
+            assert before[:2] == row[:2]
+    return found
+
+
+spaces = st.one_of(
+    st.integers(1, 4).map(lambda stack: FrameStack(stack, 2, 3)),
+    st.just(VECTOR),
+)
+
+
+@dataclass
+class Scenario:
+    """What the property is checked with."""
+
+    space: gym.spaces.Box
+    num_envs: int
+    n_step: int
+    gamma: float
+    capacity: int
+    max_length: int
+    truncated: float
+    life_lost: float
+    pieces: list[int]  # vector steps between two looks
+    seed: int
+
+
+scenarios = st.builds(
+    Scenario,
+    space=spaces,
+    num_envs=st.integers(1, 4),
+    n_step=st.integers(1, 4),
+    gamma=st.sampled_from([0.5, 1.0, 0.75]),  # exact in float32, as the rewards are
+    capacity=st.integers(3, 40),
+    max_length=st.integers(1, 15),
+    truncated=st.sampled_from([0.0, 0.5, 1.0]),
+    life_lost=st.sampled_from([0.0, 0.2]),
+    pieces=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    seed=st.integers(0, 1000),
+)
+
+
+def check_scenario(scenario: Scenario, interrupts: list[bool]) -> None:
+    simulation = Simulation(
+        scenario.space,
+        scenario.num_envs,
+        seed=scenario.seed,
+        max_length=scenario.max_length,
+        truncated=scenario.truncated,
+        life_lost=scenario.life_lost,
+    )
+    n_step, gamma, capacity = scenario.n_step, scenario.gamma, scenario.capacity
+    replay = make_replay(
+        scenario.space,
+        scenario.num_envs,
+        capacity=capacity,
+        n_step=n_step,
+        gamma=gamma,
+        seed=scenario.seed,
+        batch_size=256,
+    )
+    for piece, interrupt in zip(scenario.pieces, [False, *interrupts], strict=False):
+        if interrupt:
+            replay.interrupt()
+            simulation.interrupt()
+        simulation.feed(replay, piece)
+        must, may = expected_sets(simulation, capacity=capacity, n_step=n_step, gamma=gamma)
+        if not must:
+            continue
+        sampled = sampled_actions(simulation, replay, n_step, gamma)
+        assert must <= sampled <= may
+        assert len(must) <= len(replay)
+
+
+@settings(deadline=None, max_examples=150)
+@given(scenario=scenarios)
+def test_a_sample_is_byte_for_byte_what_the_agent_saw(scenario: Scenario) -> None:
+    check_scenario(scenario, [False] * 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scenario=scenarios, pieces=st.lists(st.integers(1, 40), min_size=3, max_size=5))
+def test_a_sample_is_what_the_agent_saw_with_interruptions_too(
+    scenario: Scenario, pieces: list[int]
+) -> None:
+    check_scenario(replace(scenario, pieces=pieces), [True] * 4)
+
+
+@pytest.mark.parametrize("space", [FrameStack(4, 2, 3), FrameStack(1, 2, 3), VECTOR])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_seam_wherever_it_falls(space: gym.spaces.Box, n_step: int) -> None:
+    simulation = Simulation(space, 2, seed=5, max_length=9)
+    replay = make_replay(space, 2, capacity=14, n_step=n_step, batch_size=128)
+    for step in range(60):  # the ring is around four times or more, a step at a time
+        simulation.feed(replay, 1)
+        must, may = expected_sets(simulation, capacity=14, n_step=n_step, gamma=0.5)
+        if step > n_step:
+            sampled = sampled_actions(simulation, replay, n_step, 0.5)
+            assert must <= sampled <= may
+
+
+def test_discounts_that_are_not_exact_are_right_to_float32() -> None:
+    simulation = Simulation(VECTOR, 3, seed=2, max_length=30)
+    replay = make_replay(VECTOR, 3, capacity=90, n_step=10, gamma=0.99)
+    simulation.feed(replay, 60)
+    for batch in samples(replay, 10):
+        for i, action in enumerate(batch.action.tolist()):
+            life, index = simulation.find(action)
+            ((reward, discount, _),) = outcomes(life.steps, index, 10, 0.99)
+            assert batch.reward[i] == pytest.approx(reward, abs=1e-5)
+            assert batch.discount[i] == pytest.approx(discount, abs=1e-6)
+
+
+def play(
+    replay: UniformReplay, rewards: list[float], ends: list[str], first_action: int = 0
+) -> None:
+    """Let one environment live through steps; observation k is k, action k too.
+
+    `ends` says for each step: "" nothing, "terminated", "truncated" (both begin an episode with
+    the next hundred), or "life".
+    """
+    number = first_action
+    for reward, end in zip(rewards, ends, strict=True):
+        replay.observe(
+            Transition(
+                np.full((1, 3), number, dtype=np.float32),
+                np.array([number]),
+                np.array([reward], dtype=np.float32),
+                np.full((1, 3), number + 1, dtype=np.float32),
+                np.array([end in ("terminated", "life")]),
+                np.array([end in ("terminated", "truncated")]),
+            )
+        )
+        number = (number // 100 + 1) * 100 if end in ("terminated", "truncated") else number + 1
+
+
+def test_three_steps_up_to_a_termination_by_hand() -> None:
+    replay = make_replay(VECTOR, n_step=3)
+    play(replay, [1, 10, 100, 1000, 0, 0, 0], ["", "", "", "terminated", "", "", ""])
+    found = one_of_each(replay)
+    assert set(found) == {0, 1, 2, 3}
+    assert found[0][:2] == (1 + 5 + 25, 0.125)
+    assert found[0][2].tolist() == [3, 3, 3]
+    assert found[1][:2] == (10 + 50 + 250, 0)
+    assert found[2][:2] == (100 + 500, 0)
+    assert found[3][:2] == (1000, 0)
+
+
+def test_three_steps_up_to_a_truncation_by_hand() -> None:
+    replay = make_replay(VECTOR, n_step=3)
+    play(replay, [1, 10, 100, 1000, 7, 7, 7, 7], ["", "", "", "truncated", "", "", "", ""])
+    found = one_of_each(replay)
+    assert set(found) == {0, 1, 2, 3, 100}
+    assert found[0][:2] == (31, 0.125)
+    assert found[0][2].tolist() == [3, 3, 3]
+    for action, reward, discount in ((1, 310, 0.125), (2, 600, 0.25), (3, 1000, 0.5)):
+        assert found[action][:2] == (reward, discount)
+        assert found[action][2].tolist() == [4, 4, 4]  # the frame that the episode ended with
+    assert found[100][:2] == (7 + 3.5 + 1.75, 0.125)
+    assert found[100][2].tolist() == [103, 103, 103]
+
+
+def test_three_steps_around_a_lost_life_by_hand() -> None:
+    replay = make_replay(VECTOR, n_step=3)
+    play(replay, [1, 10, 100, 1000, 0], ["", "life", "", "", ""])
+    found = one_of_each(replay)
+    assert set(found) == {0, 1}  # the third step's successor is yet to come
+    assert found[0][:2] == (1 + 5, 0)
+    assert found[1][:2] == (10, 0)
+    play(replay, [0], [""], first_action=5)
+    found = one_of_each(replay)
+    assert set(found) == {0, 1, 2}
+    assert found[2][:2] == (100 + 500, 0.125)
+    assert found[2][2].tolist() == [5, 5, 5]
+
+
+def test_a_life_lost_in_the_newest_step_is_learned_from_at_once() -> None:
+    replay = make_replay(VECTOR, n_step=4)
+    play(replay, [1, 10], ["", "life"])
+    found = one_of_each(replay)
+    assert {action: row[:2] for action, row in found.items()} == {0: (6, 0), 1: (10, 0)}
+
+
+def test_a_lost_life_does_not_cut_the_stack() -> None:
+    space = FrameStack(3, 2, 3)
+    simulation = Simulation(space, 1, seed=0, max_length=1, life_lost=1.0)
+    simulation.lives[0].length = 50
+    replay = make_replay(space)
+    simulation.feed(replay, 10)
+    seen: dict[int, Array] = {}
+    for batch in samples(replay, 5):
+        check_batch(simulation, batch, 1, 0.5)
+        seen.update(zip(batch.action.tolist(), batch.observation.copy(), strict=True))
+    assert not seen[1][:2].any()  # zero frames before the first
+    assert seen[9].all()  # and none behind it
+
+
+def test_an_episode_of_one_step() -> None:
+    replay = make_replay(VECTOR, n_step=2)
+    play(replay, [5, 6, 7], ["truncated", "terminated", "truncated"])
+    found = one_of_each(replay)
+    assert found[0][:2] == (5, 0.5)
+    assert found[0][2].tolist() == [1, 1, 1]
+    assert found[100][:2] == (6, 0)
+    assert found[200][:2] == (7, 0.5)
+    assert found[200][2].tolist() == [201, 201, 201]
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3])
+def test_an_interruption_closes_the_running_episode(n_step: int) -> None:
+    replay = make_replay(VECTOR, n_step=n_step)
+    play(replay, [1, 10, 100, 1000], ["", "", "", ""])
+    replay.interrupt()
+    play(replay, [7, 7, 7, 7, 7], ["", "", "", "", ""], first_action=100)
+    for action, (reward, discount, after) in one_of_each(replay).items():
+        if action >= 100:
+            assert after[0] == action + n_step
+            continue
+        # Of an earlier episode's step nothing may be known that lies behind the interruption.
+        steps = int(after[0]) - action
+        assert 1 <= steps <= n_step
+        assert after[0] <= 4
+        assert discount == 0.5**steps
+        assert reward == sum(0.5**k * 10.0 ** (action + k) for k in range(steps))
+
+
+def test_an_interruption_between_episodes_changes_nothing() -> None:
+    for interrupt in (False, True):
+        replay = make_replay(VECTOR, n_step=2)
+        play(replay, [1, 10, 100], ["", "", "truncated"])
+        if interrupt:
+            replay.interrupt()
+        assert len(replay) == 3
+        play(replay, [7, 7, 7], ["", "", ""], first_action=100)
+        found = one_of_each(replay)
+        assert {action: row[:2] for action, row in found.items()} == {
+            0: (6, 0.25),
+            1: (60, 0.25),
+            2: (100, 0.5),
+            100: (10.5, 0.25),
+        }
+
+
+def test_an_interruption_of_a_new_replay_changes_nothing() -> None:
+    replay = make_replay(VECTOR)
+    replay.interrupt()
+    replay.interrupt()
+    assert len(replay) == 0
+    play(replay, [1, 2], ["", "terminated"])
+    assert {action: row[:2] for action, row in one_of_each(replay).items()} == {
+        0: (1, 0.5),
+        1: (2, 0),
+    }
+
+
+def test_a_stack_does_not_reach_behind_an_interruption() -> None:
+    space = FrameStack(4, 2, 3)
+    simulation = Simulation(space, 2, seed=3, max_length=50)
+    replay = make_replay(space, 2, capacity=60, batch_size=256)
+    simulation.feed(replay, 7)
+    replay.interrupt()
+    simulation.interrupt()
+    simulation.feed(replay, 7)
+    sampled = sampled_actions(simulation, replay, 1, 0.5)
+    first_after = 7 * 2 + 1
+    assert {first_after, first_after + 1} <= sampled
+
+
+def test_an_empty_replay_says_so() -> None:
+    replay = make_replay(VECTOR, n_step=3)
+    play(replay, [1, 1], ["", ""])
+    with pytest.raises(RuntimeError, match="no complete transition"):
+        replay.sample()
+
+
+def test_length_counts_transitions() -> None:
+    replay = make_replay(VECTOR, capacity=10)
+    assert len(replay) == 0
+    play(replay, [0] * 4, [""] * 4)
+    assert len(replay) == 4
+    play(replay, [0], ["terminated"], first_action=4)
+    assert len(replay) == 5  # the row behind an episode is no transition
+    play(replay, [0] * 100, [""] * 100, first_action=100)
+    assert 10 <= len(replay) <= 12
+    before = len(replay)
+    replay.interrupt()
+    assert len(replay) == before - 1  # the newest step has lost its successor
+    replay.interrupt()
+    assert len(replay) == before - 1
+
+
+@pytest.mark.parametrize("space", [FrameStack(4, 2, 3), VECTOR])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_the_capacity_is_kept_and_hardly_more(space: gym.spaces.Box, num_envs: int) -> None:
+    simulation = Simulation(space, num_envs, seed=0, max_length=10_000, life_lost=0)
+    for life in simulation.lives:
+        life.length = 10_000
+    replay = make_replay(space, num_envs, capacity=100, n_step=2, batch_size=512)
+    simulation.feed(replay, 250)
+    newest = 250 * num_envs
+    oldest = min(min(batch.action) for batch in samples(replay, 10))
+    held = newest - oldest + 1 - 2 * num_envs  # the newest two lack their successor
+    assert 100 <= held < 100 + num_envs
+    assert 100 <= len(replay) <= 100 + num_envs * 6
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    num_envs=st.integers(1, 3),
+    max_length=st.integers(1, 10),
+    steps=st.integers(1, 80),
+    seed=st.integers(0, 1000),
+)
+def test_length_is_what_the_rows_hold(
+    num_envs: int, max_length: int, steps: int, seed: int
+) -> None:
+    simulation = Simulation(VECTOR, num_envs, seed=seed, max_length=max_length)
+    replay = make_replay(VECTOR, num_envs, capacity=20, n_step=2)
+    simulation.feed(replay, steps)
+    rows = -(-20 // num_envs) + 2
+    expected = sum(step.row >= life.rows - rows for life in simulation.lives for step in life.steps)
+    assert len(replay) == expected
+
+
+@pytest.mark.parametrize("steps", [12, 300])
+def test_every_complete_transition_is_drawn_as_often(steps: int) -> None:
+    # Environments with short episodes have more rows that are no transition, and before the ring
+    # is full more rows altogether; after 300 steps the ring has wrapped.
+    space = FrameStack(3, 2, 3)
+    simulation = Simulation(space, 3, seed=1, max_length=3, life_lost=0.2)
+    simulation.lives[0].length = 10_000
+    replay = make_replay(space, 3, capacity=90, n_step=2, batch_size=1000, seed=123)
+    simulation.feed(replay, steps)
+    counts: dict[int, int] = {}
+    for batch in samples(replay, 100):
+        for action, count in zip(*np.unique(batch.action, return_counts=True), strict=True):
+            counts[int(action)] = counts.get(int(action), 0) + int(count)
+    must, may = expected_sets(simulation, capacity=90, n_step=2, gamma=0.5)
+    assert must <= set(counts) <= may
+    per_environment = [sum(action % 3 == i for action in counts) for i in range(3)]
+    assert max(per_environment) > min(per_environment)  # else the test would be too easy
+    each = 100_000 / len(counts)
+    chi_square = sum((count - each) ** 2 / each for count in counts.values())
+    degrees = len(counts) - 1
+    assert chi_square < degrees + 4 * (2 * degrees) ** 0.5  # chance: less than 1 in 5000
+    assert chi_square > degrees - 4 * (2 * degrees) ** 0.5
+
+
+def test_samples_are_independent_draws() -> None:
+    simulation = Simulation(VECTOR, 2, seed=1, max_length=5)
+    replay = make_replay(VECTOR, 2, capacity=40, batch_size=32)
+    simulation.feed(replay, 50)
+    first, second = (replay.sample().action.tolist() for _ in range(2))
+    assert first != second
+    assert len(set(first)) < 32  # with replacement: 32 of some 36
+    assert first != sorted(first)
+
+
+def test_the_same_generator_draws_the_same_samples() -> None:
+    drawn = []
+    for seed in (4, 4, 5):
+        simulation = Simulation(VECTOR, 2, seed=1)
+        replay = make_replay(VECTOR, 2, seed=seed)
+        simulation.feed(replay, 50)
+        drawn.append([copy_of(replay.sample()) for _ in range(3)])
+    for one, same, other in zip(*drawn, strict=True):
+        for array, equal in zip(one, same, strict=True):
+            np.testing.assert_array_equal(array, equal)
+        assert one.action.tolist() != other.action.tolist()
+
+
+@pytest.mark.parametrize("space", [FrameStack(3, 2, 3), VECTOR])
+@pytest.mark.parametrize("before", [4, 15, 40])
+def test_what_is_saved_comes_back_and_goes_on_the_same(
+    tmp_path: Path, space: gym.spaces.Box, before: int
+) -> None:
+    simulation = Simulation(space, 3, seed=9, max_length=8)
+    replay = make_replay(space, 3, capacity=45, n_step=3, seed=1)
+    simulation.feed(replay, before)
+    replay.save(tmp_path)
+    # Another one that knows only the files, with the same draws ahead of it.
+    other = make_replay(space, 3, capacity=45, n_step=3, seed=1)
+    other.load(tmp_path)
+    assert len(other) == len(replay)
+    for _ in range(40):
+        transition = simulation.step()
+        for which in (replay, other):
+            which.observe(transition)
+        assert len(other) == len(replay)
+        one, same = replay.sample(), other.sample()
+        for array, equal in zip(one, same, strict=True):
+            np.testing.assert_array_equal(array, equal)
+        check_batch(simulation, same, 3, 0.5)
+
+
+@pytest.mark.parametrize("space", [FrameStack(3, 2, 3), VECTOR])
+def test_loading_replaces_what_was_held(tmp_path: Path, space: gym.spaces.Box) -> None:
+    simulation = Simulation(space, 2, seed=9, max_length=8)
+    replay = make_replay(space, 2, capacity=30, seed=1)
+    simulation.feed(replay, 5)
+    replay.save(tmp_path)
+    used = make_replay(space, 2, capacity=30, seed=1)
+    Simulation(space, 2, seed=10, max_length=3).feed(used, 70)
+    used._generator = np.random.default_rng(1)
+    used.load(tmp_path)
+    assert len(used) == len(replay)
+    for _ in range(30):
+        transition = simulation.step()
+        for which in (replay, used):
+            which.observe(transition)
+        assert len(used) == len(replay)
+        for array, equal in zip(replay.sample(), used.sample(), strict=True):
+            np.testing.assert_array_equal(array, equal)
+
+
+def test_saving_changes_nothing(tmp_path: Path) -> None:
+    saved, untouched = (make_replay(VECTOR, 2, seed=3) for _ in range(2))
+    simulation = Simulation(VECTOR, 2, seed=0)
+    for step in range(30):
+        transition = simulation.step()
+        for replay in (saved, untouched):
+            replay.observe(transition)
+        if step in (3, 20):
+            (tmp_path / str(step)).mkdir()
+            saved.save(tmp_path / str(step))
+        if step > 3:
+            np.testing.assert_array_equal(saved.sample().action, untouched.sample().action)
+
+
+def test_an_empty_replay_is_saved_and_loaded(tmp_path: Path) -> None:
+    make_replay(VECTOR, 2).save(tmp_path)
+    replay = make_replay(VECTOR, 2)
+    replay.load(tmp_path)
+    assert len(replay) == 0
+    simulation = Simulation(VECTOR, 2, seed=0)
+    simulation.feed(replay, 10)
+    check_batch(simulation, replay.sample(), 1, 0.5)
+
+
+@pytest.mark.parametrize(("num_envs", "capacity"), [(2, 400), (2, 20), (1, 20), (4, 40)])
+def test_another_shape_is_not_loaded(tmp_path: Path, num_envs: int, capacity: int) -> None:
+    replay = make_replay(VECTOR, 2, capacity=40)
+    Simulation(VECTOR, 2, seed=0).feed(replay, 10)
+    replay.save(tmp_path)
+    other = make_replay(VECTOR, num_envs, capacity=capacity)
+    with pytest.raises(ValueError, match="capacity or num_envs"):
+        other.load(tmp_path)
+
+
+def test_a_part_filled_replay_saves_only_what_it_holds(tmp_path: Path) -> None:
+    space = FrameStack(4, 20, 20)
+    replay = make_replay(space, 2, capacity=10_000)
+    frames = np.ones((2, *space.shape), dtype=np.uint8)
+    action, reward = np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.float32)
+    no = np.zeros(2, dtype=np.bool_)
+    for _ in range(10):
+        replay.observe(Transition(frames, action, reward, frames, no, no))
+    replay.save(tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2 * 10 * 400 + 5_000
+
+
+def test_the_memory_of_a_million_atari_transitions() -> None:
+    needed = UniformReplay.nbytes_for(FrameStack(4, 84, 84), 8, 1_000_000, 3)
+    assert 7_056_000_000 <= needed <= 7_200_000_000
+
+
+@pytest.mark.parametrize("space", [FrameStack(4, 84, 84), FrameStack(1, 20, 30), VECTOR])
+@pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (8, 3)])
+def test_memory_is_what_was_announced(space: gym.spaces.Box, num_envs: int, n_step: int) -> None:
+    replay = make_replay(space, num_envs, capacity=1500, n_step=n_step, batch_size=1)
+    held = [*vars(replay).values(), *vars(replay._frames).values()]
+    allocated = sum(value.nbytes for value in held if isinstance(value, np.ndarray))
+    announced = UniformReplay.nbytes_for(space, num_envs, 1500, n_step)
+    assert announced == pytest.approx(allocated, rel=0.01)
+
+
+def write(rings: FrameRings, env: int, row: int, observation: Array, fresh: bool) -> None:
+    rings.write(np.array([env]), np.array([row]), observation[None], np.array([fresh]))
+
+
+def read(rings: FrameRings, space: gym.spaces.Box, env: int, row: int) -> Array:
+    out = np.full((1, *space.shape), 99, dtype=space.dtype)
+    rings.read(np.array([env]), np.array([row]), out)
+    return np.asarray(out[0])
+
+
+def test_rings_build_stacks_with_zeros_before_the_first_frame() -> None:
+    space = FrameStack(3, 1, 2)
+    rings = FrameRings(space, 2, 5)
+    frames = {
+        (env, row): np.full((1, 2), 10 * env + row + 1, dtype=np.uint8)
+        for env in range(2)
+        for row in range(7)
+    }
+    zero = np.zeros((1, 2), dtype=np.uint8)
+    for row in range(4):  # row 2 begins an episode
+        for env in range(2):
+            # Only the newest frame counts; what stands before it is remembered, not read.
+            junk = np.full((1, 2), 200, dtype=np.uint8)
+            write(rings, env, row, np.stack([junk, junk, frames[env, row]]), row in (0, 2))
+    for env in range(2):
+        expected = {
+            0: [zero, zero, frames[env, 0]],
+            1: [zero, frames[env, 0], frames[env, 1]],
+            2: [zero, zero, frames[env, 2]],
+            3: [zero, frames[env, 2], frames[env, 3]],
+        }
+        for row, stack in expected.items():
+            np.testing.assert_array_equal(read(rings, space, env, row), np.stack(stack))
+    needed = rings.oldest_needed(np.zeros(4, dtype=np.int64), np.arange(4))
+    assert needed.tolist() == [0, 0, 2, 2]
+    for row in range(4, 7):
+        write(rings, 1, row, np.stack([zero, zero, frames[1, row]]), False)
+    # Row 6 stands in slot 1, and its stack reaches over the seam to slots 0 and 4.
+    np.testing.assert_array_equal(
+        read(rings, space, 1, 6), np.stack([frames[1, 4], frames[1, 5], frames[1, 6]])
+    )
+    assert rings.oldest_needed(np.array([1]), np.array([6])).tolist() == [4]
+    np.testing.assert_array_equal(  # the other ring was left alone
+        read(rings, space, 0, 1), np.stack([zero, frames[0, 0], frames[0, 1]])
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_rings_keep_other_observations_whole(dtype: type) -> None:
+    space = gym.spaces.Box(0, 255, (2, 3, 4), dtype)  # a picture that is no stack of frames
+    rings = FrameRings(space, 1, 3)
+    generator = np.random.default_rng(0)
+    seen: list[Array] = [generator.integers(256, size=(2, 3, 4)).astype(dtype) for _ in range(5)]
+    for row, observation in enumerate(seen):
+        write(rings, 0, row, observation, row == 0)
+    for row in (2, 3, 4):
+        assert read(rings, space, 0, row).tobytes() == seen[row].tobytes()
+        assert rings.oldest_needed(np.array([0]), np.array([row])).tolist() == [row]
+
+
+@settings(deadline=None, max_examples=60)
+@given(space=spaces, seed=st.integers(0, 1000), max_length=st.integers(1, 12))
+def test_a_trajectory_is_byte_for_byte_what_the_agent_saw(
+    space: gym.spaces.Box, seed: int, max_length: int
+) -> None:
+    simulation = Simulation(space, 1, seed=seed, max_length=max_length, life_lost=0.2)
+    trajectory = Trajectory(space)
+    assert len(trajectory) == 0
+    while True:
+        transition = simulation.step()
+        trajectory.append(
+            transition.observation[0], int(transition.action[0]), float(transition.reward[0])
+        )
+        over = bool(transition.episode_over[0])
+        for array in transition:
+            array[...] = 1
+        if over:
+            break
+    steps = simulation.lives[0].steps
+    observations = trajectory.observations()
+    assert len(trajectory) == len(steps) == len(observations)
+    assert observations.shape == (len(steps), *space.shape)
+    assert observations.dtype == space.dtype
+    for step, observation in zip(steps, observations, strict=True):
+        assert step.observation.tobytes() == observation.tobytes()
+    assert trajectory.actions().tolist() == [step.action for step in steps]
+    assert trajectory.rewards().tolist() == [step.reward for step in steps]
+    assert str(trajectory.actions().dtype) == "int64"
+    assert str(trajectory.rewards().dtype) == "float32"
+
+
+@pytest.mark.parametrize("space", [FrameStack(3, 2, 3), VECTOR])
+@pytest.mark.parametrize("steps", [0, 1, 6])
+def test_a_trajectory_is_saved_and_goes_on(
+    tmp_path: Path, space: gym.spaces.Box, steps: int
+) -> None:
+    simulation = Simulation(space, 1, seed=0, max_length=50)
+    simulation.lives[0].length = 50
+    trajectory = Trajectory(space)
+    for transition in (simulation.step() for _ in range(steps)):
+        trajectory.append(transition.observation[0], int(transition.action[0]), 0.1)
+    trajectory.save(tmp_path, "some")
+    other = Trajectory(space)
+    other.append(np.ones(space.shape, dtype=space.dtype), 5, 5.0)  # is forgotten
+    other.load(tmp_path, "some")
+    assert len(other) == steps
+    for transition in (simulation.step() for _ in range(3)):
+        for which in (trajectory, other):
+            which.append(transition.observation[0], int(transition.action[0]), 0.1)
+    np.testing.assert_array_equal(trajectory.observations(), other.observations())
+    np.testing.assert_array_equal(trajectory.actions(), other.actions())
+    np.testing.assert_array_equal(trajectory.rewards(), other.rewards())
