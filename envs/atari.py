@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+
 from rlagents.envs.actions import choose_action_set
 from rlagents.envs.players import PlayerStep
 from rlagents.envs.preprocessing import Preprocessing
 from rlagents.envs.registry import EnvConfig, EnvSpec
 from rlagents.envs.vector import VectorStep
-
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, IntArray

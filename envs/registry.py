@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 from pydantic import Field
+
 from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
 from rlagents.envs.players import Player, RenderPlayer
 from rlagents.envs.preprocessing import (
@@ -28,7 +29,6 @@ from rlagents.envs.preprocessing import (
     is_image,
 )
 from rlagents.envs.vector import SyncVectorEnv, VectorEnv
-
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array
@@ -185,6 +185,7 @@ def absolute_id(env_id: str) -> str:
 
 def _ale_spec(env_id: str) -> EnvSpec:
     import ale_py
+
     from rlagents.envs.atari import atari_spec
 
     gym.register_envs(ale_py)
@@ -326,7 +327,9 @@ def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.
                 env = spec.make(**kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(f"[env] id: {spec.name} needs a package: {error}") from error
-    except (TypeError, gym.error.Error) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # somebody else's environment: whatever it raises, name it
         raise UsageError(f"[env] id: {spec.name} cannot be made: {error}") from error
     if not isinstance(env, gym.Env):
         raise UsageError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from rlagents.envs.vector import VectorEnv
 
 from rlagents import seeding
+from rlagents.envs.vector import VectorEnv
 from rlagents.types import Array
 
 STEPS = 64

@@ -232,6 +232,12 @@ def _output(output: str | Path | None) -> Path | None:
     path = Path(output)
     if path.suffix != ".mp4":
         raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--output: {path} cannot be written ({error.strerror}); name another file."
+        ) from None
     return path
 
 
@@ -264,10 +270,11 @@ def train(
         StoppedError: it was asked to stop, and was saved.
     """
     if isinstance(config, Mapping):
-        tables, recipe = dict(config), "custom"
+        tables, recipe, source = dict(config), "custom", "config"
     else:
         tables, recipe = read_config(config)
-    checked = build_config(tables, {**(overrides or {}), **top_level}, recipe)
+        source = str(config)
+    checked = build_config(tables, {**(overrides or {}), **top_level}, source)
     folder = start_run(checked, runs_dir=Path(runs_dir), name=name, recipe=recipe, quiet=quiet)
     return Run(folder)
 

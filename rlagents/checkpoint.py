@@ -51,6 +51,7 @@ class CheckpointStore:
         Returns:
             the checkpoint's directory.
         """
+        self._finish_replacing()
         name = f"step-{step}"
         temporary = self._directory / f".{name}.part"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -87,7 +88,12 @@ class CheckpointStore:
     def index(self) -> dict[str, str]:
         """Return the names of the best and the last checkpoint."""
         path = self._directory / "index.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        known = index if isinstance(index, dict) else {}
+        return {key: name for key, name in known.items() if isinstance(name, str)}
 
     def find(self, which: str | None) -> Checkpoint:
         """Return a checkpoint after checking every file of it.
@@ -98,6 +104,7 @@ class CheckpointStore:
         Raises:
             UsageError: there is no such checkpoint, or it is damaged.
         """
+        self._finish_replacing()
         index = self.index()
         steps = sorted(int(path.name.removeprefix("step-")) for path in self._whole())
         if which is None:
@@ -108,8 +115,16 @@ class CheckpointStore:
             known = ", ".join([*index, *(str(step) for step in steps)]) or "none yet"
             raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
         others = [str(step) for step in steps if f"step-{step}" != name]
-        step = _verify(directory, "others are there: " + ", ".join(others) if others else "")
+        known = f"Others are there, of the steps {', '.join(others)}"
+        step = _verify(directory, known if others else "No other is there")
         return Checkpoint(name, step, directory)
+
+    def _finish_replacing(self) -> None:
+        """Put back what a kill between two renames left under its old name."""
+        for old in self._directory.glob(".step-*.old"):
+            final = self._directory / old.name.removeprefix(".").removesuffix(".old")
+            if not final.exists():
+                os.rename(old, final)
 
     def _whole(self) -> list[Path]:
         found = self._directory.glob("step-*")
@@ -136,10 +151,7 @@ def _verify(directory: Path, others: str) -> int:
                 raise ValueError(f"{name} has changed since it was written")
         return int(manifest["step"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"The checkpoint {directory} is damaged ({error}). "
-            f"Choose another with --checkpoint{'; ' + others if others else ''}."
-        ) from None
+        raise UsageError(f"The checkpoint {directory} is damaged ({error}). {others}") from None
 
 
 def _sha256(path: Path) -> str:

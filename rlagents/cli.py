@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rlagents.errors import RLAgentsError, StoppedError, UsageError, nearest_name
+from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean, nearest_name
 
 if TYPE_CHECKING:
     from rlagents.config import Option
@@ -55,7 +58,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        _refuse(unknown[0], options.command)
+        _refuse(unknown[0], options.command, _flags(parser, options.command))
     if options.command is None:
         parser.print_help()
         return 0
@@ -186,10 +189,13 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
+    try:
+        number = float(text)  # 6e5 and 600_000 as in a config
+    except ValueError:
+        number = 0.0
+    if number < 1 or not number.is_integer():
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
-    return number
+    return int(number)
 
 
 def _version() -> str:
@@ -206,6 +212,7 @@ def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     while position < len(words):
         word = words[position]
         flag, equals, text = word.partition("=")
+        flag = flag.replace("_", "-") if flag.startswith("--") else flag
         position += 1
         if not (flag.startswith("--") and ("." in flag or flag in _TOP_LEVEL)):
             rest.append(word)
@@ -220,12 +227,20 @@ def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     return rest, overrides
 
 
-def _refuse(word: str, command: str | None) -> NoReturn:
+def _flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+    """Return the options of a verb, as its usage names them."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        parser.parse_args([command or "--help", "--help"])
+    return re.findall(r"--[a-z][a-z-]+", text.getvalue())
+
+
+def _refuse(word: str, command: str | None, known_options: Sequence[str]) -> NoReturn:
     if command == "train" and word.startswith("--"):
         from rlagents.agents import list_agents
         from rlagents.config import RunConfig, options
 
-        known: dict[str, str] = {}
+        known = {flag: flag for flag in ("--name", "--runs-dir")}
         for name, _ in list_agents():
             for option in options(RunConfig.for_agent(name)):
                 known[option.flag] = option.flag
@@ -234,13 +249,14 @@ def _refuse(word: str, command: str | None) -> NoReturn:
         nearest = nearest_name(flag, known)
         suggestion = "." if nearest is None else f"; did you mean {known[nearest]}?"
         raise UsageError(f"unknown option {flag}{suggestion} See: rlagents train --help")
-    raise UsageError(f"unknown argument {word!r}. See: rlagents {command or ''} --help")
+    suggestion = did_you_mean(word.partition("=")[0], known_options)
+    raise UsageError(f"unknown argument {word!r}{suggestion} See: rlagents {command} --help")
 
 
 def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     """Print every key of the config named among the words, or of every agent's configs."""
     from rlagents.agents import list_agents
-    from rlagents.config import RunConfig, builtin_configs, options, read_config
+    from rlagents.config import DEFAULT_AGENT, RunConfig, builtin_configs, options, read_config
 
     names = [word for word in words if not word.startswith("-")]
     print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]\n")
@@ -251,8 +267,10 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     print("  --runs-dir DIR   the runs folder (default: runs)")
     print("  --name NAME      the run's name (default: CONFIG-sSEED-TIMESTAMP)")
     tables = read_config(names[0])[0] if names else {}
-    given = tables.get("agent", {}).get("name")
-    agent_names = [overrides.get("agent.name", given)] if names else [n for n, _ in list_agents()]
+    table = tables.get("agent")
+    given = table.get("name") if isinstance(table, Mapping) else None
+    chosen = str(overrides.get("agent.name", given or DEFAULT_AGENT))
+    agent_names = [chosen] if names else [name for name, _ in list_agents()]
     shown: set[str] = set()
     title = f"of {names[0]}" if names else "with the agents' own defaults"
     print(f"\nkeys of the config, {title}; each is an option:")
@@ -280,7 +298,7 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
     from rlagents.training import start_run
 
     tables, recipe = read_config(options.config)
-    config = build_config(tables, parse_option_values(overrides), recipe)
+    config = build_config(tables, parse_option_values(overrides), options.config)
     folder = start_run(
         config,
         runs_dir=options.runs_dir,

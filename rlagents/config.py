@@ -24,6 +24,8 @@ from rlagents.errors import UsageError, did_you_mean, nearest_name
 from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
 
 DEFAULT_AGENT = "dqn"
+_OPTIONAL_TABLES = ("network", "replay")  # an agent may have none
+_TABLES = ("env", "agent", *_OPTIONAL_TABLES, "evaluation", "recording", "checkpoint", "logging")
 
 
 class EvaluationConfig(Table):
@@ -206,18 +208,25 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
         key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
     }
     overridden = set()
+    for table in set(merged) & set(_TABLES):
+        if not isinstance(merged[table], dict):
+            if merged[table] is None and table in _OPTIONAL_TABLES:
+                continue
+            raise UsageError(
+                f"{source}: {table}: expected a table, [{table}] with its keys below it, got "
+                f"{json.dumps(merged[table], default=str)}."
+            )
     for given, value in overrides.items():
         key = given.replace("-", "_")
         table, dot, rest = key.partition(".")
-        if dot and not isinstance(merged.setdefault(table, {}), dict):
-            raise UsageError(f"{source}: {table} must be a table, got {merged[table]!r}.")
+        if dot and not isinstance(merged.get(table), dict):
+            merged[table] = {}
         if dot:
             merged[table][rest] = value
         else:
             merged[key] = value
         overridden.add(key)
-    agent_table = merged.get("agent", {})
-    name = agent_table.get("name", DEFAULT_AGENT) if isinstance(agent_table, Mapping) else ""
+    name = merged.get("agent", {}).get("name", DEFAULT_AGENT)
     name = name if isinstance(name, str) else repr(name)
     agent = find_agent(name)
     model = RunConfig.for_agent(name)
@@ -244,7 +253,8 @@ def options(model: type[RunConfig], values: Mapping[str, Any] | None = None) -> 
                 default = values.get(name, field.get_default(call_default_factory=True))
                 yield Option(name, default, describe_type(field), field.description or "")
             continue
-        given = values.get(name, {})
+        given = values.get(name)
+        given = given if isinstance(given, Mapping) else {}
         for key, inner in table.model_fields.items():
             default = given.get(key, inner.get_default(call_default_factory=True))
             if inner.is_required() and key not in given:
@@ -271,12 +281,15 @@ def _explain(
     known = {option.name: option for option in options(model)}
     dotted = ".".join(location[:2])
     key = ".".join(location[:2]) if dotted in known or len(location) > 1 else location[0]
-    from_option = key in overridden
-    where = option_flag(key) if from_option else f"{source}: {_in_file(key)}"
+    # A whole table is refused under the name of the option that brought it in.
+    option = next((o for o in overridden if o == key or o.startswith(f"{key}.")), None)
+    from_option = option is not None
+    where = option_flag(option) if option is not None else f"{source}: {_in_file(key)}"
     got = problem["input"]
     if problem["type"] == "extra_forbidden" or (key in ("network", "replay") and got is not None):
         return f"{where}: {_unknown(key, known, model, from_option, agent_name)}"
     if problem["type"] == "missing":
+        key = "env.id" if key == "env" else key
         return (
             f"{source}: {_in_file(key)} is missing; give it in the file or as {option_flag(key)}."
         )
@@ -302,8 +315,11 @@ def _unknown(
     nearest = (
         elsewhere[0]
         if elsewhere
-        else nearest_name(key, same_table or {other.split(".")[0] for other in known})
+        else nearest_name(name or table, [k.partition(".")[2] for k in same_table])
+        or nearest_name(table, {k.split(".")[0] for k in known if not same_table})
     )
+    if nearest is not None and not elsewhere and same_table:
+        nearest = f"{table}.{nearest}"
     if nearest is not None:
         return f"unknown key; did you mean {spell(nearest)}?"
     names = ", ".join(other.split(".")[-1] for other in same_table) or ", ".join(

@@ -16,6 +16,15 @@ from rlagents.errors import UsageError, did_you_mean
 from rlagents.types import Array, Episode
 
 FORMAT = 1
+_MANIFEST_KEYS = (
+    "config",
+    "observation_space",
+    "action_space",
+    "reproducible",
+    "difference",
+    "threads",
+    "versions",
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -117,6 +126,9 @@ class RunFolder:
             raise UsageError(f"{path} cannot be read: {error}.") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise UsageError(f"{path} was not written by this version of rlagents.")
+        missing = [key for key in _MANIFEST_KEYS if key not in manifest]
+        if missing:
+            raise UsageError(f"{path} is damaged: it has lost {', '.join(missing)}.")
         return manifest
 
     def write_status(self, state: str, step: int, **more: Any) -> None:
@@ -208,5 +220,8 @@ class ActionLog:
         with self._index.open(encoding="utf-8") as index:
             next(index, None)
             for line in index:
-                episode, offset, length, itemsize = (int(number) for number in line.split(","))
+                numbers = line.split(",")
+                if not line.endswith("\n") or len(numbers) != 4:
+                    break  # the process was killed while it wrote this row
+                episode, offset, length, itemsize = (int(number) for number in numbers)
                 yield episode, offset, length, itemsize

@@ -132,8 +132,9 @@ class Runner:
                 if self._clock().wall_time_s - self._logged[1] >= self._config.logging.period_s:
                     yield self._log()
         except StoppedError:
+            log = self._log()  # raises: what has diverged is not saved
             yield CheckpointDue(self._clock(), "stop", False, self.save)
-            yield self._log()
+            yield log
             yield RunEnded(self._clock(), "stopped")
             return
         yield self._log()
@@ -214,6 +215,8 @@ class Runner:
         period = self._config.evaluation.period_steps
         is_best = False
         time_to_evaluate = last or self._step >= self._next_evaluation
+        if time_to_evaluate or self._step >= self._next_checkpoint:
+            self._mean_metrics()  # raises: what has diverged is neither judged nor saved
         if period and time_to_evaluate and self._evaluated_at != self._step:
             evaluated = self._evaluate()
             self._evaluated_at = self._step
@@ -266,13 +269,7 @@ class Runner:
 
     def _log(self) -> Logged:
         clock = self._clock()
-        metrics = {name: float(total) / self._updates for name, total in self._sums.items()}
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise RunFailedError(
-                    f"{name} is no longer a finite number at step {clock.step}: learning has "
-                    "diverged. Try a lower --agent.learning-rate or --agent.max-grad-norm."
-                )
+        metrics = self._mean_metrics()
         self._sums, self._updates = {}, 0
         before_step, before_s = self._logged
         metrics["charts/SPS"] = (clock.step - before_step) / max(clock.wall_time_s - before_s, 1e-9)
@@ -281,6 +278,21 @@ class Runner:
             metrics["charts/episodic_length"] = float(np.mean(self._recent_lengths))
         self._logged = (clock.step, clock.wall_time_s)
         return Logged(clock, metrics | self._agent.gauges())
+
+    def _mean_metrics(self) -> dict[str, float]:
+        """Return the means since the last line of metrics.
+
+        Raises:
+            RunFailedError: one of them is not finite.
+        """
+        metrics = {name: float(total) / self._updates for name, total in self._sums.items()}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunFailedError(
+                    f"{name} is no longer a finite number at step {self._step}: learning has "
+                    "diverged. Try a lower --agent.learning-rate or --agent.max-grad-norm."
+                )
+        return metrics
 
     def save(self, directory: Path, experience: bool) -> None:
         """Write everything that the rest of the run depends on to an empty directory."""

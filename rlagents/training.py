@@ -76,7 +76,11 @@ def start_run(
     """
     parts = _build(config, threads=None)
     config = parts.config
-    difference = _find_difference(parts)
+    try:
+        difference = _find_difference(parts)
+    except Exception as error:  # somebody else's environment: whatever it raises, name it
+        parts.env.close()
+        raise UsageError(f"[env] id: {config.env.id} fails when it is played: {error!r}") from error
     if name is None:
         folder = _create_default(runs_dir, f"{recipe}-s{config.seed}")
     else:
@@ -232,6 +236,14 @@ def _create_default(runs_dir: Path, stem: str) -> RunFolder:
     return RunFolder.create(runs_dir, name)
 
 
+def _close_quietly(observer: Observer, console: ConsoleObserver) -> None:
+    """Close an observer; what it could not finish is no reason for a run to fail."""
+    try:
+        observer.close()
+    except Exception as error:  # whatever it is
+        console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
+
+
 def _run(
     folder: RunFolder,
     parts: _Parts,
@@ -281,6 +293,7 @@ def _run(
                         optional.remove(observer)
                         name = type(observer).__name__
                         console.say(f"warning: {name} is switched off: {error}")
+                        _close_quietly(observer, console)
                 if isinstance(event, RunEnded):
                     ended = event
         except Exception as error:
@@ -297,8 +310,8 @@ def _run(
             raise RunFailedError(f"The run failed: {error!r}. {kept}") from error
         finally:
             runner.close()
-            for observer in [*needed, *optional]:
-                observer.close()
+            for observer in [*optional, *needed]:
+                _close_quietly(observer, console)
     if ended is not None and ended.state == "stopped":
         raise StoppedError(
             f"Stopped at step {ended.clock.step:,}. Go on with: rlagents resume {folder.directory}"

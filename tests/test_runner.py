@@ -814,7 +814,7 @@ def test_a_run_goes_on_from_a_checkpoint_without_experience(
         "checkpoint.replay": replay,
     }
     if recipe == "cartpole-dqn":
-        overrides |= {"agent.learning_starts": 64, "replay.capacity": 400}
+        overrides |= {"agent.learning_starts": 96, "replay.capacity": 400}
     run = rlagents.train(recipe, overrides, runs_dir=tmp_path, name="run", quiet=True)
     if replay == "on-exit":  # as after a kill: only those of the periods are there
         folder = run.directory / "checkpoints"

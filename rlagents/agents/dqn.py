@@ -327,6 +327,8 @@ class DQN(Agent):
         storage.set_generator_state(self._replay_generator, state["sampling"])
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
+        else:
+            self._owed_steps = 0
 
 
 def _make_network(
