@@ -37,6 +37,11 @@ FRAME_SKIP = 4
 NOOP_MAX = 30
 MAX_EPISODE_FRAMES = 108_000  # half an hour of play (Machado et al. 2018, Table 5)
 FRAMES_PER_SECOND = 60.0
+_ALE_KWARGS = (
+    "num_threads",
+    "thread_affinity_offset",
+    "use_fire_reset",
+)  # what [env] has no key for
 
 # Pong's minimal actions are NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE; right moves the paddle
 # up. "up-down" is what 'Pong from pixels' (Karpathy 2016) plays with.
@@ -112,6 +117,13 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
     if "frameskip" in config.kwargs:
         raise UsageError(
             "[env] kwargs: frameskip would skip frames twice; set [env] frame_skip instead."
+        )
+    refused = sorted(set(config.kwargs) - set(_ALE_KWARGS))
+    known = ", ".join(_ALE_KWARGS)
+    if refused:
+        raise UsageError(
+            f"[env] kwargs: Atari games take {known}, got {', '.join(refused)}; the "
+            "rest of ALE's arguments are keys of [env] or always the same."
         )
     arguments: dict[str, Any] = {
         "num_threads": min(num_envs, os.cpu_count() or 1),

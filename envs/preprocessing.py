@@ -66,16 +66,17 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play `frame_skip` frames with `action`."""
         total = 0.0
-        last_but_one = None
-        for frame in range(self._frame_skip):
+        last: Array | None = None
+        for _ in range(self._frame_skip):
+            last_but_one = last
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
+            if self._merge_pictures:
+                last = grayscale(observation).copy()  # the environment may draw into it again
             if terminated or truncated:
                 break
-            if self._merge_pictures and frame == self._frame_skip - 2:
-                last_but_one = grayscale(observation)
-        if last_but_one is not None:
-            observation = np.maximum(grayscale(observation), last_but_one)
+        if last is not None:
+            observation = last if last_but_one is None else np.maximum(last, last_but_one)
         return observation, total, terminated, truncated, info
 
 

@@ -201,23 +201,24 @@ def _ale_spec(env_id: str) -> EnvSpec:
 
 
 def _gymnasium_spec(env_id: str, known: list[str]) -> EnvSpec:
-    module, colon, _ = env_id.rpartition(":")
-    try:
-        if colon:
+    module, colon, gym_id = env_id.rpartition(":")
+    if colon:
+        try:
             importlib.import_module(module)
-        spec = gym.spec(env_id)
+        except Exception as error:  # somebody else's module: whatever it raises, name it
+            raise UsageError(
+                f"[env] id: {env_id!r} needs the module {module!r}, which cannot be imported: "
+                f"{error}. Install it, or run from the folder that holds it with PYTHONPATH=."
+            ) from error
+    try:
+        spec = gym.spec(gym_id)
     except gym.error.Error as error:
         names = [*known, *gym.registry]
         raise UsageError(
-            f"[env] id: there is no environment {env_id!r}{did_you_mean(env_id, names)} "
+            f"[env] id: there is no environment {env_id!r}{did_you_mean(gym_id, names)} "
             "It must be a name of `rlagents list envs`, a Gymnasium id, package.module:Id-v0 or "
             f"path/to/file.py:make_env. (Gymnasium says: {error})"
         ) from None
-    except ImportError as error:
-        raise UsageError(
-            f"[env] id: {env_id!r} needs the module {module!r}, which cannot be imported: {error}. "
-            "Install it, or run from the folder that holds it with PYTHONPATH=."
-        ) from error
     return EnvSpec(
         name=env_id,
         make=functools.partial(gym.make, env_id, disable_env_checker=True),
@@ -271,10 +272,12 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
     pictures = spec.preprocessing
     if spec.make_vector is None:
         env = _make_raw(spec, config, None)
-        _refuse_double_skip(env, config)
         if pictures is None and is_image(env.observation_space):
             pictures = Preprocessing()
         env.close()
+        _refuse_double_skip(
+            env, config.frame_skip or (pictures.frame_skip if pictures else 1), spec
+        )
     if pictures is None and (config.frame_size is not None or config.frame_stack is not None):
         raise UsageError(
             f"[env] frame_size, frame_stack: {spec.name} has no pictures as observations; "
@@ -321,9 +324,7 @@ def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.
         else:
             try:
                 env = spec.make(render_mode=render_mode, **kwargs)
-            except TypeError as error:
-                if "render_mode" not in str(error):
-                    raise
+            except TypeError:  # it knows no render mode, or the next line says what is wrong
                 env = spec.make(**kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(f"[env] id: {spec.name} needs a package: {error}") from error
@@ -335,6 +336,9 @@ def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.
         raise UsageError(
             f"[env] id: {spec.name} must return a gymnasium.Env, not {type(env).__name__}."
         )
+    for space in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, space, None), gym.Space):
+            raise UsageError(f"[env] id: {spec.name} has no {space}; set it in its __init__.")
     return env
 
 
@@ -369,18 +373,18 @@ def _flatten(env: gym.Env[Any, Any], spec: EnvSpec) -> gym.Env[Any, Any]:
     return gym.wrappers.FlattenObservation(env)
 
 
-def _refuse_double_skip(env: gym.Env[Any, Any], config: EnvConfig) -> None:
+def _refuse_double_skip(env: gym.Env[Any, Any], frame_skip: int, spec: EnvSpec) -> None:
     """Raise if `[env] frame_skip` would come on top of one inside the environment."""
-    if config.frame_skip is None or config.frame_skip == 1:
+    if frame_skip == 1:
         return
     inner: Any = env
     while inner is not None:
         for name in ("frame_skip", "_frame_skip", "frameskip", "_frameskip", "_skip"):
-            skip = vars(inner).get(name, 1)
+            skip = getattr(inner, name, 1)
             if isinstance(skip, tuple) or (isinstance(skip, int) and skip > 1):
                 raise UsageError(
-                    f"[env] frame_skip: {config.id} skips frames itself "
-                    f"({type(inner).__name__}: {skip}), so {config.frame_skip} would skip twice; "
+                    f"[env] frame_skip: {spec.name} skips frames itself "
+                    f"({type(inner).__name__}: {skip}), so {frame_skip} would skip twice; "
                     "set [env] frame_skip = 1."
                 )
         inner = getattr(inner, "env", None)

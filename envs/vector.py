@@ -84,9 +84,8 @@ class SyncVectorEnv:
 
     def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
         """Begin an episode in each environment of `mask`, with one seed for each of them."""
-        for index, seed in zip(np.flatnonzero(mask), seeds, strict=True):
-            self._observation[index] = self._envs[index].reset(seed=seed)[0]
-            self._waiting[index] = False
+        for index, seed in zip(np.flatnonzero(mask).tolist(), seeds, strict=True):
+            self._begin(index, seed)
         return self._observation.copy()
 
     def send(self, actions: IntArray) -> None:
@@ -98,14 +97,10 @@ class SyncVectorEnv:
         reward = np.zeros(self.num_envs, dtype=np.float32)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        for index in np.flatnonzero(~self._waiting):
-            (
-                self._observation[index],
-                reward[index],
-                terminated[index],
-                truncated[index],
-                _,
-            ) = self._envs[index].step(int(self._actions[index]))
+        for index in np.flatnonzero(~self._waiting).tolist():
+            reward[index], terminated[index], truncated[index] = self._step(
+                index, int(self._actions[index])
+            )
         self._waiting |= terminated | truncated
         life_lost = np.zeros(self.num_envs, dtype=np.bool_)
         return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
@@ -113,14 +108,37 @@ class SyncVectorEnv:
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions."""
         for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
-            env = self._envs[index]
-            self._observation[index] = env.reset(seed=seed)[0]
-            self._waiting[index] = False
+            self._begin(index, seed)
             for action in played:
-                observation, _, terminated, truncated, _ = env.step(int(action))
-                self._observation[index] = observation
+                _, terminated, truncated = self._step(index, int(action))
                 self._waiting[index] = terminated or truncated
         return self._observation.copy()
+
+    def _begin(self, index: int, seed: int) -> None:
+        result = self._envs[index].reset(seed=seed)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError("reset() must return (observation, info), as in Gymnasium")
+        self._see(index, result[0])
+        self._waiting[index] = False
+
+    def _step(self, index: int, action: int) -> tuple[float, bool, bool]:
+        result = self._envs[index].step(action)
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise TypeError(
+                "step() must return (observation, reward, terminated, truncated, info), as in "
+                "Gymnasium"
+            )
+        observation, reward, terminated, truncated, _ = result
+        self._see(index, observation)
+        return float(reward), bool(terminated), bool(truncated)
+
+    def _see(self, index: int, observation: Array) -> None:
+        if np.shape(observation) != self._observation.shape[1:]:
+            raise TypeError(
+                f"the environment shows an observation of shape {np.shape(observation)}, its "
+                f"observation_space says {self._observation.shape[1:]}"
+            )
+        self._observation[index] = observation
 
     def close(self) -> None:
         """Close every environment."""

@@ -284,7 +284,9 @@ def test_dqn_takes_an_own_environment(tmp_path: Path) -> None:
 
 
 def test_own_parts_are_listed(cli: Callable[..., Any]) -> None:
-    envs = {row["name"]: row["description"] for row in json.loads(cli("list", "envs", "--json").out)}
+    envs = {
+        row["name"]: row["description"] for row in json.loads(cli("list", "envs", "--json").out)
+    }
     assert envs["corridor"] == "Walk to the door"
     agents = json.loads(cli("list", "agents", "--json").out)
     assert {"name": "random", "description": "Chooses at random, and counts."} in agents

@@ -149,9 +149,7 @@ def test_the_packages_of_pyproject_are_those_of_the_tree() -> None:
     folders = {path.parent for path in MODULES.values()}
     assert folders == {MODULES[name].parent for name in found}  # no folder without __init__.py
     assert setuptools["package-dir"] == {
-        name: str(folder.relative_to(ROOT))
-        for name, folder in PLACES.items()
-        if name != "rlagents"
+        name: str(folder.relative_to(ROOT)) for name, folder in PLACES.items() if name != "rlagents"
     }
     data = setuptools["package-data"]
     for name, folder in PLACES.items():

@@ -689,9 +689,7 @@ def test_record_writes_the_episodes_that_evaluate_plays(cli: Cli, own_run: Path)
     assert len(films) == 2
     new = set((own_run / "videos").iterdir()) - before
     assert new >= {film.with_suffix(".json") for film in films}
-    result = json.loads(
-        cli("evaluate", own_run, "--episodes", "2", "--seed", "9", "--json").out
-    )
+    result = json.loads(cli("evaluate", own_run, "--episodes", "2", "--seed", "9", "--json").out)
     for film, expected in zip(films, result["returns"], strict=True):
         about = json.loads(film.with_suffix(".json").read_text())
         assert about["episodic_return"] == expected
@@ -715,9 +713,7 @@ def test_record_several_into_numbered_files(cli: Cli, tiny_run: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("which", ["first", "last"])
-def test_record_an_episode_of_training(
-    cli: Cli, tiny_run: Any, tmp_path: Path, which: str
-) -> None:
+def test_record_an_episode_of_training(cli: Cli, tiny_run: Any, tmp_path: Path, which: str) -> None:
     episodes = list(RunFolder(tiny_run.directory).episodes())
     episode = episodes[0 if which == "first" else -1]
     film = tmp_path / "film.mp4"

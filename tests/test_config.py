@@ -119,9 +119,10 @@ def test_options_show_a_files_values_as_defaults() -> None:
     assert shown["agent.learning_rate"] == tables["agent"]["learning_rate"]
     assert shown["env.id"] == "pong"
     assert shown["total_steps"] == tables["total_steps"]
-    assert shown["checkpoint.keep"] == RunConfig.for_agent("dqn").model_fields[
-        "checkpoint"
-    ].get_default().keep
+    assert (
+        shown["checkpoint.keep"]
+        == RunConfig.for_agent("dqn").model_fields["checkpoint"].get_default().keep
+    )
 
 
 @pytest.mark.parametrize(

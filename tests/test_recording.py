@@ -11,6 +11,7 @@ import av
 import gymnasium as gym
 import numpy as np
 import pytest
+from ale_py.env import AtariEnv
 
 from rlagents.agents.base import Policy, ValueKind
 from rlagents.envs import (
@@ -274,6 +275,18 @@ def test_the_frames_are_those_that_the_agent_saw(open_player: Callable[..., Play
         theirs = seen.reshape(7, 12, 4, 21).mean(axis=(1, 3))
         assert np.abs(ours - theirs).max() < 2
     env.close()
+
+
+def test_every_frame_is_the_emulators_own_screen(open_player: Callable[..., Player]) -> None:
+    spec = find_env("pong")
+    player = open_player(spec, resolve_env_config(EnvConfig(id="pong", noop_max=0), spec))
+    emulator = AtariEnv("pong", frameskip=1, repeat_action_probability=0.0)
+    emulator.reset(seed=1)
+    assert np.array_equal(player.reset(1).frames[0], emulator.step(1)[0])  # it presses FIRE first
+    for action in np.random.default_rng(0).integers(6, size=50):
+        shown = player.step(int(action))
+        for frame in shown.frames:
+            assert np.array_equal(frame, emulator.step(int(action))[0])
 
 
 def test_an_unfinished_episode_is_shown_as_far_as_it_went(

@@ -240,9 +240,7 @@ def test_a_half_written_row_of_the_actions_is_forgotten(folder: RunFolder) -> No
 
 def write_logs(folder: RunFolder) -> None:
     """Episodes that end at 10, 20, ..., evaluations and metrics at 25, 50, ..."""
-    rows = [
-        f"{n},{10 * n + 10},{10 * n + 10},0,{n},1.0,10,terminated,{n}.5" for n in range(10)
-    ]
+    rows = [f"{n},{10 * n + 10},{10 * n + 10},0,{n},1.0,10,terminated,{n}.5" for n in range(10)]
     text = "\n".join([",".join(EPISODE_COLUMNS), *rows]) + "\n"
     (folder.directory / "episodes.csv").write_text(text)
     rows = [f"{25 * n},{25 * n},3,1.0,0.0,1.0,1.0,1.0,{n}.5" for n in range(1, 5)]

@@ -459,9 +459,7 @@ def test_the_best_is_kept_and_of_equals_the_later() -> None:
 
 
 def test_an_evaluation_comes_before_the_checkpoint_of_its_step() -> None:
-    config = make_config(
-        total_steps=20, evaluation__period_steps=10, checkpoint__period_steps=10
-    )
+    config = make_config(total_steps=20, evaluation__period_steps=10, checkpoint__period_steps=10)
     events = list(make_runner(config, ScriptedEnv([[100]])).run())
     kinds = [type(e).__name__ for e in events if isinstance(e, Evaluated | CheckpointDue)]
     assert kinds == ["Evaluated", "CheckpointDue"] * 2

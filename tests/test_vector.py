@@ -210,15 +210,18 @@ def test_waiting_environments_ignore_their_actions(make: Make, env_id: str) -> N
     assert equal(early, play(fresh, 24, actions[:6, 0]))
 
 
-def test_nothing_happens_to_a_waiting_gymnasium_environment(make: Make) -> None:
-    env = make("cartpole", 2)
+@pytest.mark.parametrize("limit", [None, 5])
+def test_nothing_happens_to_a_waiting_gymnasium_environment(make: Make, limit: int | None) -> None:
+    env = make("cartpole", 2, max_episode_frames=limit)
     env.reset(mask_of(env, 0), [1])  # the other has never begun
-    terminated, last = False, None
-    while not terminated:
-        got = step(env, 1, 1)
-        terminated, last = bool(got.terminated[0]), got
-    assert last is not None
-    assert abs(last.observation[0, 2]) > 0.2  # the fallen pole, not the one of a reset
+    last = step(env, 1, 1)
+    while not (last.terminated[0] or last.truncated[0]):
+        last = step(env, 1, 1)
+    if limit is None:  # the fallen pole, not the one of a reset
+        assert last.terminated[0]
+        assert abs(last.observation[0, 2]) > 0.2
+    else:
+        assert last.truncated[0]
     for action in (0, 1):
         got = step(env, action, action)
         assert np.array_equal(got.observation, last.observation)

@@ -59,7 +59,7 @@ class DQNConfig(Table):
     double: bool = False
     """Let the online network choose the action that the target network values."""
     learning_starts: Count = 10_000
-    """Transitions in replay before the first update."""
+    """Agent steps before the first update, so that replay holds some experience."""
     update_period_steps: Count = 4
     """Agent steps for each update."""
     target_period_steps: Count = 10_000
@@ -139,6 +139,7 @@ class DQN(Agent):
         self._exploration = seeding.generator(seed, _EXPLORATION)
         self._device = device
         self._steps = 0  # agent steps observed
+        self._learn_after = config.learning_starts  # later after resuming without replay
         self._owed_steps = 0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
 
@@ -250,7 +251,7 @@ class DQN(Agent):
             transition = transition._replace(terminated=transition.terminated | scored)
         self._replay.observe(transition)
         self._steps += self._num_envs
-        if len(self._replay) >= self._config.learning_starts:
+        if self._steps >= self._learn_after:
             self._owed_steps += self._num_envs
             self._steps_since_target += self._num_envs
 
@@ -305,6 +306,7 @@ class DQN(Agent):
         state = {
             "steps": self._steps,
             "owed_steps": self._owed_steps,
+            "learn_after": self._learn_after,
             "steps_since_target": self._steps_since_target,
             "exploration": storage.generator_state(self._exploration),
             "sampling": storage.generator_state(self._replay_generator),
@@ -327,8 +329,10 @@ class DQN(Agent):
         storage.set_generator_state(self._replay_generator, state["sampling"])
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
+            self._learn_after = state["learn_after"]
         else:
             self._owed_steps = 0
+            self._learn_after = self._steps + self._config.learning_starts
 
 
 def _make_network(

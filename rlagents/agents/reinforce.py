@@ -263,7 +263,7 @@ class Reinforce(Agent):
 
     def _losses(self, observations: Array, actions: IntArray, returns: FloatArray) -> torch.Tensor:
         """Return sums over T steps: policy loss, squared error of the baseline, entropy."""
-        o_t = torch.from_numpy(np.ascontiguousarray(observations)).to(self._device)  # [T, ...]
+        o_t = torch.from_numpy(np.array(observations, order="C")).to(self._device)  # [T, ...]
         a_t = torch.from_numpy(actions).to(self._device)  # [T]
         advantage = torch.from_numpy(returns).to(self._device)  # [T]
         value_loss = torch.zeros((), device=self._device)

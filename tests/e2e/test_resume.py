@@ -212,7 +212,9 @@ def test_evaluations_change_nothing_about_resuming(tmp_path: Path, read_rows: Ro
     assert one == other
     assert [row["step"] for row in one] == ["200", "400", "600", "800", "1000"]
     assert_same(resumed, straight, read_rows)
-    index = [(run.directory / "checkpoints" / "index.json").read_text() for run in (resumed, straight)]
+    index = [
+        (run.directory / "checkpoints" / "index.json").read_text() for run in (resumed, straight)
+    ]
     assert index[0] == index[1]
 
 
@@ -270,9 +272,7 @@ INTERRUPTED = {
 }
 
 
-def test_an_evaluation_is_not_logged_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_evaluation_is_not_logged_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in an evaluation, resumed, evaluated, failed before a checkpoint, resumed again."""
     scripted(monkeypatch, iter([10.0, None, 5.0, 5.0, 5.0, 5.0]))
     run = tmp_path / "run"
@@ -459,9 +459,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, cli: Cli) -> None:
             "checkpoint.replay": "always",
         }
     )
-    process = start(
-        "train", "cartpole-reinforce", *words, "--runs-dir", tmp_path, "--name", "run"
-    )
+    process = start("train", "cartpole-reinforce", *words, "--runs-dir", tmp_path, "--name", "run")
     with ended(process):
         wait_for(lambda: (run / "checkpoints" / "index.json").exists(), process)
         (tmp_path / "freeze").touch()
