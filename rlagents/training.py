@@ -279,6 +279,7 @@ def _run(
             parts.agent,
             make_eval_env=lambda number: make_vector_env(spec, config.env, number),
             should_stop=stop,
+            overlap=config.device != "cpu",
         )
         try:
             restore(runner)
