@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.metadata
 import os
@@ -112,8 +113,24 @@ def choose_threads(pictures: bool) -> int:
     return num_cores() if pictures else 1
 
 
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next update, where it would hand it back every time.
+
+    Batches and activations are blocks of a few megabytes. Getting them afresh from the system cost
+    4.4 million page faults in 500 updates of Pong's network, and half of the forward passes' time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library manages memory its own way
+        return
+    trim_threshold, mmap_threshold = -1, -3  # numbers of glibc's malloc.h
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+
+
 def prepare_torch(threads: int) -> None:
     """Set what must be set before torch starts its threads."""
+    _keep_freed_memory()
     # Sparse rewards let Adam's moments decay into denormals, which are many times slower.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
