@@ -161,7 +161,7 @@ OWN: dict[str, Any] = {
 }
 
 
-# --- train ---------------------------------------------------------------------------------------------
+# --- train ----------------------------------------
 
 
 def test_train_a_recipe(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_train_outside_of_the_main_thread(tmp_path: Path) -> None:
     assert run.status()["state"] == "finished"
 
 
-# --- one's own environment and agent -----------------------------------------------------------------------
+# --- one's own environment and agent ----------------------------------------
 
 
 def test_own_environment_and_agent_end_to_end(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_an_environment_that_fails_at_once_is_an_error_for_people(tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-# --- open_run, load_agent ------------------------------------------------------------------------------------
+# --- open_run, load_agent ----------------------------------------
 
 
 def test_open_run(tiny_run: Any) -> None:

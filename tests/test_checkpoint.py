@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def test_the_same_step_again_replaces_the_first(store: CheckpointStore, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index.json", "step-5"]
 
 
-# --- damage ----------------------------------------------------------------------------------------
+# --- damage ----------------------------------------
 
 
 @pytest.mark.parametrize("name", ["agent/network.bin", "runner.json"])
@@ -145,7 +146,7 @@ def test_a_damaged_file_is_named(store: CheckpointStore, name: str, damage: str)
     assert str(path) in message
     assert "damaged" in message
     assert name in message
-    assert "others are there: 1" in message
+    assert re.search(r"[Oo]thers are there.* 1\b", message)
     assert store.find("1").step == 1  # and that one can be used
 
 
@@ -175,7 +176,7 @@ def test_a_damaged_index_is_an_error_for_people(
             store.find(which)
 
 
-# --- interrupted writes ------------------------------------------------------------------------------
+# --- interrupted writes ----------------------------------------
 
 
 class KillError(BaseException):
@@ -267,7 +268,7 @@ def test_a_kill_during_the_write_shows_no_half_checkpoint(
         store.find("2")
 
 
-# --- what is in a run's folder -------------------------------------------------------------------------
+# --- what is in a run's folder ----------------------------------------
 
 
 def test_nothing_in_a_run_is_pickled(tiny_run: Any) -> None:

@@ -46,7 +46,7 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-# --- help ------------------------------------------------------------------------------------------
+# --- help ----------------------------------------
 
 
 def test_help_names_every_command(cli: Cli) -> None:
@@ -164,7 +164,7 @@ def test_the_module_is_the_same_program() -> None:
     assert "Traceback" not in failed.stderr
 
 
-# --- list and doctor ---------------------------------------------------------------------------------
+# --- list and doctor ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_doctor_says_what_is_broken(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     assert "ok    disk" in outcome.out
 
 
-# --- wrong usage ---------------------------------------------------------------------------------------
+# --- wrong usage ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_output_that_cannot_be_written(cli: Cli, tiny_run: Any, tmp_path: Path) 
         assert str(file) in outcome.err
 
 
-# --- train -----------------------------------------------------------------------------------------------
+# --- train ----------------------------------------
 
 
 def test_train_prints_the_run_first_and_last(tiny_run: Any) -> None:
@@ -599,7 +599,7 @@ def test_the_expected_memory_is_said_before_training(
     assert 0.05 < float(found[1]) < 0.2
 
 
-# --- evaluate ----------------------------------------------------------------------------------------------
+# --- evaluate ----------------------------------------
 
 
 def test_evaluate_as_json(cli: Cli, tiny_run: Any) -> None:
@@ -678,7 +678,7 @@ def test_evaluation_seeds_never_chose_the_best_checkpoint(tiny_run: Any) -> None
     assert not chosen & trained
 
 
-# --- record ------------------------------------------------------------------------------------------------
+# --- record ----------------------------------------
 
 
 def test_record_writes_the_episodes_that_evaluate_plays(cli: Cli, own_run: Path) -> None:
@@ -746,7 +746,7 @@ def test_an_episode_that_comes_out_otherwise_is_not_shown(cli: Cli, own_run: Pat
     assert set((own_run / "videos").iterdir()) == before
 
 
-# --- resume --------------------------------------------------------------------------------------------------
+# --- resume ----------------------------------------
 
 
 def test_resume_of_a_finished_run_names_the_way_on(cli: Cli, own_run: Path) -> None:

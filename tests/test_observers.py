@@ -68,7 +68,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-# --- files -----------------------------------------------------------------------------------------
+# --- files ----------------------------------------
 
 
 def test_status_follows_the_run(folder: RunFolder) -> None:
@@ -178,7 +178,12 @@ def test_metric_keys_of_a_real_run(tiny_run: Any) -> None:
 def test_metric_keys_of_reinforce(tmp_path: Path) -> None:
     run = rlagents.train(
         "cartpole-reinforce",
-        {"total_steps": 600, "evaluation.period_steps": 0, "agent.episodes_per_update": 8},
+        {
+            "total_steps": 600,
+            "env.num_envs": 4,
+            "agent.episodes_per_update": 8,
+            "evaluation.period_steps": 0,
+        },
         runs_dir=tmp_path,
         quiet=True,
     )
@@ -188,7 +193,7 @@ def test_metric_keys_of_reinforce(tmp_path: Path) -> None:
     assert "charts/epsilon" not in keys
 
 
-# --- TensorBoard -------------------------------------------------------------------------------------
+# --- TensorBoard ----------------------------------------
 
 
 def read_scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -239,7 +244,7 @@ def test_tensorboard_forgets_what_is_repeated(folder: RunFolder) -> None:
     }
 
 
-# --- console -----------------------------------------------------------------------------------------
+# --- console ----------------------------------------
 
 
 def show(folder: RunFolder, events: Sequence[Event], *, terminal: bool, quiet: bool) -> str:
@@ -310,7 +315,7 @@ def test_the_log_of_a_real_run_is_what_the_console_showed(tiny_run: Any) -> None
     assert (tiny_run.directory / "run.log").read_text() == tiny_run.outcome.err
 
 
-# --- checkpoints ---------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -340,7 +345,7 @@ def test_experience_is_saved_when_the_config_says(
     assert store.index() == {"best": "step-0", "last": "step-2"}
 
 
-# --- observers that fail ---------------------------------------------------------------------------------
+# --- observers that fail ----------------------------------------
 
 
 def train(directory: Path, tiny: tuple[str, ...], **overrides: object) -> rlagents.Run:

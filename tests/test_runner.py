@@ -239,7 +239,7 @@ def steps_of(events: Sequence[Event], kind: type[Any]) -> list[int]:
     return [event.clock.step for event in of_kind(events, kind)]
 
 
-# --- the loop ----------------------------------------------------------------------------------------
+# --- the loop ----------------------------------------
 
 
 def test_the_order_of_a_step() -> None:
@@ -397,7 +397,7 @@ def test_the_loop_begins_and_ends_with_its_events() -> None:
     assert walls == sorted(walls)
 
 
-# --- schedules ---------------------------------------------------------------------------------------
+# --- schedules ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ def test_an_evaluation_comes_before_the_checkpoint_of_its_step() -> None:
     assert kinds == ["Evaluated", "CheckpointDue"] * 2
 
 
-# --- numbers -----------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------
 
 
 def test_metrics_are_means_over_the_updates_since_the_last_line() -> None:
@@ -494,6 +494,18 @@ def test_returns_are_averaged_over_the_last_hundred_episodes() -> None:
 
     events = list(make_runner(config, ScriptedEnv([[1]], reward=reward)).run())
     assert of_kind(events, Logged)[-1].metrics["charts/episodic_return"] == 1.0
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_no_line_of_metrics_comes_twice(stops: bool) -> None:
+    """Also where the last step's line is due just before the run ends."""
+    agent = StubAgent(1)
+    config = make_config(total_steps=5, logging__period_s=1e-9)
+    env = ScriptedEnv([[100]])
+    stop: Callable[[], bool] = lambda: stops and len(agent.transitions) == 3  # noqa: E731
+    events = list(make_runner(config, env, agent, should_stop=stop).run())
+    assert steps_of(events, Logged) == [1, 2, 3] + ([] if stops else [4, 5])
+    assert all(event.metrics["charts/SPS"] > 0 for event in of_kind(events, Logged))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -529,15 +541,13 @@ def test_what_has_diverged_is_never_saved(when: str) -> None:
         agent,
         should_stop=lambda: when == "stop" and agent.learned >= 15,
     )
-    saved: list[int] = []
+    events: list[Event] = []
     with pytest.raises(RunFailedError):
-        for event in runner.run():
-            if isinstance(event, CheckpointDue):
-                saved.append(event.clock.step)
-    assert saved == ([10] if when == "period" else [])
+        events.extend(runner.run())
+    assert steps_of(events, CheckpointDue) == ([10] if when == "period" else [])
 
 
-# --- stopping, saving, going back ----------------------------------------------------------------------
+# --- stopping, saving, going back ----------------------------------------
 
 
 def test_a_stop_saves_and_ends() -> None:
@@ -665,7 +675,7 @@ def test_closing_closes_all_environments() -> None:
     assert made[0].num_envs == 10
 
 
-# --- every key of the tables that the runner and its observers read --------------------------------------
+# --- every key of the tables that the runner and its observers read ---
 
 
 def train(directory: Path, tiny: tuple[str, ...], **overrides: object) -> rlagents.Run:
@@ -722,6 +732,8 @@ def test_evaluation_sample_draws_from_a_policy(tmp_path: Path) -> None:
             "cartpole-reinforce",
             {
                 "total_steps": 64,
+                "env.num_envs": 4,
+                "agent.episodes_per_update": 8,
                 "evaluation.sample": sample,
                 "evaluation.episodes": 8,
                 "recording.enabled": False,

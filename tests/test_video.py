@@ -95,7 +95,8 @@ def test_the_rate(tmp_path: Path, rate: float) -> None:
 def test_a_key_frame_a_second(tmp_path: Path) -> None:
     with av.open(str(write(tmp_path, frames(100), 30))) as container:
         keys = [n for n, frame in enumerate(container.decode(video=0)) if frame.key_frame]
-    assert set(range(0, 100, 30)) <= set(keys)
+    assert keys[0] == 0
+    assert np.diff([*keys, 100]).max() <= 30  # the encoder may add more, where a scene changes
 
 
 @pytest.mark.parametrize(("height", "width"), [(41, 48), (40, 47), (41, 47), (1, 1), (210, 160)])
@@ -160,7 +161,9 @@ def test_an_exception_discards_what_was_written(tmp_path: Path, count: int) -> N
 
 def test_leaving_without_closing_discards_it_too(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / ".video.part", 30) as video:
-        video.add(frames(1)[0])
+        for picture in frames(60):
+            video.add(picture)
+        assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ import torch
 import rlagents
 
 CARTPOLE_DQN = {
+    "env.num_envs": 8,
     "total_steps": 1_600,
     "agent.learning_starts": 200,
     "replay.capacity": 800,  # the ring wraps
@@ -24,6 +25,8 @@ CARTPOLE_DQN = {
     "checkpoint.period_steps": 700,
 }
 CARTPOLE_REINFORCE = {
+    "env.num_envs": 8,
+    "agent.episodes_per_update": 16,
     "total_steps": 1_600,
     "evaluation.period_steps": 500,
     "evaluation.episodes": 3,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,17 +24,23 @@ Rows = Callable[[Path], list[dict[str, str]]]
 Cli = Callable[..., Any]
 
 CARTPOLE_DQN: dict[str, Any] = {
+    "env.num_envs": 8,
+    "agent.n_step": 2,
     "agent.learning_starts": 100,
     "agent.target_period_steps": 150,
     "replay.capacity": 600,  # the ring has wrapped when the run stops
     "replay.batch_size": 32,
     "evaluation.period_steps": 0,
 }
-CARTPOLE_REINFORCE: dict[str, Any] = {"evaluation.period_steps": 0}
+CARTPOLE_REINFORCE: dict[str, Any] = {
+    "env.num_envs": 8,
+    "agent.episodes_per_update": 16,
+    "evaluation.period_steps": 0,
+}
 PONG_DQN: dict[str, Any] = {
     "env.num_envs": 4,
     "env.sticky_probability": 0.25,
-    "env.max_episode_frames": 640,  # 160 agent steps, so that episodes end too
+    "env.max_episode_frames": 480,  # 120 agent steps, so that episodes end too
     "agent.learning_starts": 200,
     "agent.target_period_steps": 150,
     "replay.capacity": 500,
@@ -84,24 +89,22 @@ def assert_same(resumed: rlagents.Run, straight: rlagents.Run, read_rows: Rows) 
         assert one_bytes == other_bytes
 
 
-def assert_in_the_middle(run: rlagents.Run, *, waiting: bool = False) -> None:
+def assert_in_the_middle(run: rlagents.Run) -> None:
     """The test would be worth little if all environments stood at an episode's beginning."""
     directory = run.checkpoint("last").directory
     state = json.loads((directory / "runner.json").read_text())
     playing = [n for n, active in zip(state["lengths"], state["active"], strict=True) if active]
     assert max(playing) > 3
-    if waiting:
-        assert not all(state["active"])
 
 
-# --- exact resumption --------------------------------------------------------------------------------------
+# --- exact resumption ----------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "overrides", "stop", "end"),
     [
-        ("pong-dqn", PONG_DQN, 724, 1_224),
+        ("pong-dqn", PONG_DQN, 724, 1_304),
         ("pong-reinforce", PONG_REINFORCE, 260, 560),
         ("cartpole-dqn", CARTPOLE_DQN, 1_000, 1_504),
         ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_000, 1_500),
@@ -143,7 +146,7 @@ def test_a_stopped_run_goes_on_to_the_bit_in_a_new_process(
         assert {"agent/replay/items.npy", "agent/state.json"} <= changed
 
 
-@pytest.mark.parametrize("stop", [8, 104, 601, 955])
+@pytest.mark.parametrize("stop", [8, 601])
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
     [("cartpole-dqn", CARTPOLE_DQN), ("cartpole-reinforce", CARTPOLE_REINFORCE)],
@@ -174,7 +177,7 @@ def test_reinforce_is_stopped_while_environments_wait(tmp_path: Path, read_rows:
         quiet=True,
     )
     waited = 0
-    for stop in range(280, 340, 10):
+    for stop in (288, 296, 304):
         stopped = rlagents.train(
             "cartpole-reinforce",
             overrides,
@@ -218,7 +221,29 @@ def test_evaluations_change_nothing_about_resuming(tmp_path: Path, read_rows: Ro
     assert index[0] == index[1]
 
 
-# --- logs ------------------------------------------------------------------------------------------------------
+def test_a_stop_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_rows: Rows
+) -> None:
+    def train(name: str) -> rlagents.Run:
+        return rlagents.train(
+            "cartpole-dqn",
+            CARTPOLE_DQN,
+            total_steps=400,
+            runs_dir=tmp_path,
+            name=name,
+            quiet=True,
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlagents.signals.StopSignal.__call__", lambda _: True)
+        with pytest.raises(StoppedError, match="rlagents resume"):
+            train("stopped")
+    assert rlagents.open_run(tmp_path / "stopped").checkpoint().step == 0
+    resumed = rlagents.resume(tmp_path / "stopped", quiet=True)
+    assert_same(resumed, train("straight"), read_rows)
+
+
+# --- logs ----------------------------------------
 
 
 def check_logs(run: Path, last_step: int) -> None:
@@ -344,7 +369,7 @@ def test_a_checkpoint_with_experience_is_not_replaced_by_one_without(
     assert (tmp_path / "run" / "checkpoints" / "step-400" / "agent" / "replay").is_dir()
 
 
-# --- signals -----------------------------------------------------------------------------------------------------
+# --- signals ----------------------------------------
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -469,7 +494,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, cli: Cli) -> None:
         assert process.poll() is None  # it waits for the step to end, and the step does not
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert time.monotonic() - began < 5
     assert process.returncode == 130
     assert "Traceback" not in err
@@ -514,7 +539,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert process.returncode == -signal.SIGKILL
     assert json.loads((run / "status.json").read_text())["state"] == "running"
     step = rlagents.open_run(run).checkpoint("last").step
-    assert step % 500 < 8 or step % 400 < 8
+    assert step % 500 < 8 or step % 400 < 8  # of the period, or of a best evaluation
     end = step + 608
     outcome = cli("resume", run, "--total-steps", end)
     assert outcome.code == 0, outcome.err
@@ -535,19 +560,3 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert_same(resumed, straight, read_rows)
     one, other = (read_rows(each.directory / "evaluations.csv") for each in (resumed, straight))
     assert one == other
-
-
-@pytest.mark.slow
-def test_the_process_that_was_stopped_leaves_no_child(tmp_path: Path) -> None:
-    """Emulators and encoders end with the program."""
-    words = options(PONG_DQN | {"total_steps": 10**9})
-    process = start("train", "pong-dqn", *words, "--runs-dir", tmp_path, "--name", "run")
-    with ended(process):
-        wait_for(lambda: (tmp_path / "run" / "run.log").exists(), process)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
-    with pytest.raises(ProcessLookupError):
-        os.kill(process.pid, 0)
-    assert rlagents.open_run(tmp_path / "run").checkpoint("last").step > 0
