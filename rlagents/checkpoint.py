@@ -85,6 +85,10 @@ class CheckpointStore:
         self._prune(index)
         return final
 
+    def holds(self, step: int) -> bool:
+        """Tell whether there is a checkpoint of that step."""
+        return (self._directory / f"step-{step}" / MANIFEST).is_file()
+
     def index(self) -> dict[str, str]:
         """Return the names of the best and the last checkpoint."""
         path = self._directory / "index.json"

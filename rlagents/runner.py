@@ -105,6 +105,11 @@ class Runner:
         return self._step
 
     @property
+    def evaluated_at(self) -> int:
+        """Return the step of the last evaluation, -1 if there was none."""
+        return self._evaluated_at
+
+    @property
     def episodes(self) -> int:
         """Return the number of episodes finished."""
         return self._episodes
@@ -122,8 +127,8 @@ class Runner:
         yield RunStarted(self._clock(), total)
         self._begin_episodes()
         try:
-            if 0 < self._step < total:
-                yield from self._due(last=False)  # a stop may have come in an evaluation
+            if self._step:  # a stop may have come in an evaluation, even in the last
+                yield from self._due(last=self._step >= total)
             while self._step < total:
                 if self._should_stop():
                     raise StoppedError("stopped between two steps")
@@ -135,14 +140,13 @@ class Runner:
                     shown = now
                     yield Progressed(self._clock(), self._mean_return())
                 if self._clock().wall_time_s - self._logged[1] >= self._config.logging.period_s:
-                    yield self._log()
+                    yield from self._log()
         except StoppedError:
-            log = self._log()  # raises: what has diverged is not saved
+            yield from self._log()  # first, since it raises: what has diverged is not saved
             yield CheckpointDue(self._clock(), "stop", False, self.save)
-            yield log
             yield RunEnded(self._clock(), "stopped")
             return
-        yield self._log()
+        yield from self._log()
         yield RunEnded(self._clock(), "finished")
 
     def close(self) -> None:
@@ -276,9 +280,12 @@ class Runner:
             for name, value in metrics.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def _log(self) -> Logged:
+    def _log(self) -> Iterator[Event]:
+        """Yield a line of metrics, unless there is one of this step already."""
         clock = self._clock()
         metrics = self._mean_metrics()
+        if clock.step == self._logged[0]:
+            return
         self._sums, self._updates = {}, 0
         before_step, before_s = self._logged
         metrics["charts/SPS"] = (clock.step - before_step) / max(clock.wall_time_s - before_s, 1e-9)
@@ -286,7 +293,7 @@ class Runner:
             metrics["charts/episodic_return"] = float(np.mean(self._recent))
             metrics["charts/episodic_length"] = float(np.mean(self._recent_lengths))
         self._logged = (clock.step, clock.wall_time_s)
-        return Logged(clock, metrics | self._agent.gauges())
+        yield Logged(clock, metrics | self._agent.gauges())
 
     def _mean_metrics(self) -> dict[str, float]:
         """Return the means since the last line of metrics.

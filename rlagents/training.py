@@ -133,7 +133,8 @@ def resume_run(
     config = config_of(folder, manifest, overrides)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
     checkpoint = store.find("last")
-    if checkpoint.step >= config.total_steps:
+    # A run that was stopped in its last evaluation has done all its steps and is not finished.
+    if checkpoint.step >= config.total_steps and folder.status().get("state") != "stopped":
         raise UsageError(
             f"{folder.directory} is finished: it has done {checkpoint.step:,} of "
             f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "
@@ -154,7 +155,7 @@ def resume_run(
 
     def restore(runner: Runner) -> None:
         problem = runner.load(checkpoint.directory)
-        cut_logs(folder, runner.step, runner.episodes)
+        cut_logs(folder, runner.step, runner.episodes, runner.evaluated_at)
         if problem is None and changed:
             problem = "; ".join(changed)
         kind = "exactly" if problem is None else f"but not exactly ({problem})"

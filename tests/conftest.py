@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from hypothesis import settings
 
 from rlagents.cli import main
@@ -97,3 +98,14 @@ def read_rows() -> Callable[[Path], list[dict[str, str]]]:
         return rows
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what a test registers, and that a run has told this process to flush denormals."""
+    from rlagents import agents
+    from rlagents.envs import registry
+
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(agents, "_registered", dict(agents._registered))
+    torch.set_flush_denormal(False)

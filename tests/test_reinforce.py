@@ -481,6 +481,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     assert values != other_values
 
 
+def test_each_seed_explores_and_begins_differently() -> None:
+    one, other = (make_agent(50, seed=seed, episodes_per_update=50) for seed in (1, 2))
+    assert not equal(parameters(one), parameters(other))
+    observation = Stream(50).observation
+    for agent in (one, other):
+        set_logits(agent, [0.0] * 4)
+    assert one.act(observation).tolist() != other.act(observation).tolist()
+
+
 def test_global_generators_are_neither_used_nor_changed() -> None:
     torch.manual_seed(0)
     np.random.seed(0)

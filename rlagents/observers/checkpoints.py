@@ -18,7 +18,10 @@ class CheckpointObserver:
         """Save if the event asks for it."""
         if isinstance(event, CheckpointDue):
             leaving = event.reason in ("end", "stop")
-            experience = self._replay == "always" or (self._replay == "on-exit" and leaving)
+            again = self._store.holds(event.clock.step)  # never replaced by one that holds less
+            experience = self._replay == "always" or (
+                self._replay == "on-exit" and (leaving or again)
+            )
             self._store.save(
                 event.clock.step,
                 lambda directory: event.write(directory, experience),

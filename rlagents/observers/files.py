@@ -87,26 +87,33 @@ class FileObserver:
         """Nothing is left open between two lines."""
 
 
-def cut_logs(folder: RunFolder, step: int, episodes: int) -> None:
+def cut_logs(folder: RunFolder, step: int, episodes: int, evaluated_at: int | None = None) -> None:
     """Forget what a run logged after the checkpoint that it goes back to.
 
     Args:
         folder: the run's.
         step: agent steps at the checkpoint.
         episodes: episodes finished at the checkpoint.
+        evaluated_at: step of the last evaluation before the checkpoint; `step` if None.
     """
-    for name in ("episodes.csv", "evaluations.csv"):
+    last_evaluation = step if evaluated_at is None else evaluated_at
+    for name, last in (("episodes.csv", step), ("evaluations.csv", last_evaluation)):
         path = folder.directory / name
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 header, *rows = csv.reader(file)
             column = header.index("step")
-            kept = [row for row in rows if len(row) == len(header) and int(row[column]) <= step]
+            kept = [row for row in rows if len(row) == len(header) and int(row[column]) <= last]
             _rewrite(path, [header, *kept])
     metrics = folder.directory / "metrics.jsonl"
     if metrics.exists():
         lines = metrics.read_text(encoding="utf-8").splitlines()
-        kept_lines = [line for line in lines if line.endswith("}") and _step_of(line) <= step]
+        kept_lines = [
+            line
+            for line in lines
+            if line.endswith("}")
+            and _step_of(line) <= (last_evaluation if "eval/episodic_return" in line else step)
+        ]
         metrics.write_text("".join(line + "\n" for line in kept_lines), encoding="utf-8")
     ActionLog(folder).cut(episodes)
 

@@ -107,7 +107,7 @@ def assert_in_the_middle(run: rlagents.Run) -> None:
         ("pong-dqn", PONG_DQN, 724, 1_304),
         ("pong-reinforce", PONG_REINFORCE, 260, 560),
         ("cartpole-dqn", CARTPOLE_DQN, 1_000, 1_504),
-        ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_000, 1_500),
+        ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_030, 1_530),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_bit_in_a_new_process(
