@@ -37,11 +37,8 @@ FRAME_SKIP = 4
 NOOP_MAX = 30
 MAX_EPISODE_FRAMES = 108_000  # half an hour of play (Machado et al. 2018, Table 5)
 FRAMES_PER_SECOND = 60.0
-_ALE_KWARGS = (
-    "num_threads",
-    "thread_affinity_offset",
-    "use_fire_reset",
-)  # what [env] has no key for
+# What [env] has no key for.
+_ALE_KWARGS = ("maxpool", "num_threads", "thread_affinity_offset", "use_fire_reset")
 
 # Pong's minimal actions are NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE; right moves the paddle
 # up. "up-down" is what 'Pong from pixels' (Karpathy 2016) plays with.

@@ -561,7 +561,7 @@ def test_a_stop_saves_and_ends() -> None:
     events = list(runner.run())
     assert runner.step == 7
     assert [type(event).__name__ for event in events[-3:]] == [
-        *("CheckpointDue", "Logged", "RunEnded"),
+        *("Logged", "CheckpointDue", "RunEnded"),
     ]
     assert of_kind(events, CheckpointDue)[-1].reason == "stop"
     assert events[-1].state == "stopped"
