@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rlagents
-from rlagents import EnvSpec, Policy, RunFailedError, UsageError
+from rlagents import EnvSpec, Policy, RunFailedError, UsageError, agents
 from rlagents.agents.base import AgentTables, require_discrete
 from rlagents.checkpoint import Checkpoint
+from rlagents.envs import registry
 from rlagents.tables import Table
 from rlagents.types import Array, IntArray, Metrics, Transition
 
@@ -148,9 +149,12 @@ class RandomAgent(rlagents.Agent):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_parts() -> None:
+def own_parts() -> Iterator[None]:
     rlagents.register_env(EnvSpec(name="corridor", make=Corridor, description="Walk to the door"))
     rlagents.register_agent("random", RandomAgent)
+    yield
+    del registry._registered["corridor"]
+    del agents._registered["random"]
 
 
 OWN: dict[str, Any] = {
