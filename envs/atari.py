@@ -19,7 +19,7 @@ import numpy as np
 
 from rlagents.envs.actions import choose_action_set
 from rlagents.envs.players import PlayerStep
-from rlagents.envs.preprocessing import Preprocessing
+from rlagents.envs.preprocessing import Preprocessing, rows_to_keep
 from rlagents.envs.registry import EnvConfig, EnvSpec
 from rlagents.envs.vector import VectorStep
 from rlagents.errors import UsageError, did_you_mean
@@ -141,11 +141,59 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
         raise UsageError(f"[env] kwargs: ALE's vector environment says: {error}.") from None
 
 
+def _screen(game: str) -> tuple[int, int]:
+    """Return the height and width of the game's picture."""
+    import ale_py
+    from ale_py import roms
+
+    ale = ale_py.ALEInterface()
+    rom = roms.get_rom_path(game)
+    assert rom is not None  # the spec was only made for a game that is there
+    ale.loadROM(rom)
+    height, width = ale.getScreenDims()
+    return height, width
+
+
+def _shrunk_crop(game: str, config: EnvConfig) -> tuple[int, slice]:
+    """Return the height to which ALE shrinks the whole picture, and the rows of it to keep.
+
+    ALE cannot crop before it shrinks. Cutting afterwards is the same to the pixel if the cuts fall
+    between the shrunk rows.
+
+    Raises:
+        UsageError: they do not.
+    """
+    assert config.frame_size is not None  # resolved
+    assert config.crop is not None
+    size, (top, bottom) = config.frame_size, config.crop
+    if top == bottom == 0:
+        return size, slice(None)
+    height, _ = _screen(game)
+
+    def fits(top: int, bottom: int) -> bool:
+        kept = height - top - bottom
+        return kept > 0 and size * height % kept == 0 and size * top % kept == 0
+
+    rows_to_keep(height, config.crop)
+    if not fits(top, bottom):
+        others = ((a, b) for a in range(height) for b in range(height - a) if fits(a, b))
+        near = min(others, key=lambda other: abs(other[0] - top) + abs(other[1] - bottom))
+        raise UsageError(
+            f"[env] crop: {[top, bottom]} of {height} rows cuts through a row of the picture that "
+            f"is left after shrinking to frame_size = {size}; the nearest that fits is "
+            f"crop = {list(near)}."
+        )
+    kept = height - top - bottom
+    first = size * top // kept
+    return size * height // kept, slice(first, first + size)
+
+
 class AtariVectorEnv:
     """N copies of a game, stepped by ALE's C++ threads: observations [N, C, S, S] uint8."""
 
     def __init__(self, game: str, config: EnvConfig, num_envs: int) -> None:
-        self._ale = _make_ale(game, config, num_envs)
+        height, self._rows = _shrunk_crop(game, config)
+        self._ale = _make_ale(game, config, num_envs, img_height=height)
         self._actions = _action_map(game, config)
         self.num_envs = num_envs
         assert config.frame_size is not None  # resolved
@@ -174,7 +222,7 @@ class AtariVectorEnv:
             observation, info = self._ale.reset(seed=all_seeds)
             self._begun = True
         self._lives[mask] = info["lives"][mask]
-        return np.asarray(observation)
+        return np.ascontiguousarray(observation[:, :, self._rows])
 
     def send(self, actions: IntArray) -> None:
         """Hand the actions to the emulators, which start at once."""
@@ -186,7 +234,8 @@ class AtariVectorEnv:
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated
         self._lives = lives.copy()
-        return VectorStep(observation, reward.astype(np.float32), terminated, truncated, life_lost)
+        kept = np.ascontiguousarray(observation[:, :, self._rows])
+        return VectorStep(kept, reward.astype(np.float32), terminated, truncated, life_lost)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions.
@@ -221,14 +270,7 @@ class AtariPlayer:
     frames_per_second = FRAMES_PER_SECOND
 
     def __init__(self, game: str, config: EnvConfig) -> None:
-        import ale_py
-        from ale_py import roms
-
-        probe = ale_py.ALEInterface()
-        rom = roms.get_rom_path(game)
-        assert rom is not None  # the spec was only made for a game that is there
-        probe.loadROM(rom)
-        height, width = probe.getScreenDims()
+        height, width = _screen(game)
         self._ale = _make_ale(
             game,
             config,

@@ -2,7 +2,8 @@
 
 The steps are those of Mnih et al. (2015), Methods, "Preprocessing": an action is held for
 `frame_skip` frames, the last two are merged by their maximum (Atari games draw some sprites every
-other frame only), the luminance is taken, shrunk to a square and stacked, newest last:
+other frame only), the luminance is taken, rows that show no play may be cut off, and the rest is
+shrunk to a square and stacked, newest last:
 
     # frames:      1 2 3 4   5 6 7 8   ...      rewards of the skipped frames are summed
     # observation: max(3, 4) max(7, 8) ...      [C, H, W] uint8, zeros before the first frame
@@ -10,7 +11,7 @@ other frame only), the luminance is taken, shrunk to a square and stacked, newes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import cv2
 import gymnasium as gym
 import numpy as np
 
+from rlagents.errors import UsageError
 from rlagents.spaces import FrameStack
 from rlagents.types import Array
 
@@ -80,12 +82,37 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
         return observation, total, terminated, truncated, info
 
 
-class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
-    """Turns pictures into stacks of small grey ones: [stack, size, size] uint8, newest last."""
+def rows_to_keep(height: int, crop: Sequence[int]) -> slice:
+    """Return the rows of a picture that `crop`, rows at the top and at the bottom, leaves.
 
-    def __init__(self, env: gym.Env[Array, int], size: int, stack: int) -> None:
+    Raises:
+        UsageError: it leaves none.
+    """
+    top, bottom = crop
+    if top + bottom >= height:
+        raise UsageError(
+            f"[env] crop: {list(crop)} leaves nothing of a picture of {height} rows; cut off less."
+        )
+    return slice(top, height - bottom)
+
+
+class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
+    """Turns pictures into stacks of small grey ones: [stack, size, size] uint8, newest last.
+
+    Args:
+        env: shows pictures, [H, W, 3], [H, W, 1] or [H, W] uint8.
+        size: of the square that they are shrunk to.
+        stack: how many an observation holds.
+        crop: rows cut off at the top and at the bottom before that.
+    """
+
+    def __init__(
+        self, env: gym.Env[Array, int], size: int, stack: int, crop: Sequence[int] = (0, 0)
+    ) -> None:
         super().__init__(env)
         self._size = size
+        assert env.observation_space.shape is not None
+        self._rows = rows_to_keep(env.observation_space.shape[0], crop)
         self._frames = np.zeros((stack, size, size), dtype=np.uint8)
         self.observation_space = FrameStack(stack, size, size)
 
@@ -103,7 +130,7 @@ class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
         return self._push(observation), float(reward), terminated, truncated, info
 
     def _push(self, picture: Array) -> Array:
-        gray = grayscale(picture)
+        gray = grayscale(picture)[self._rows]
         if gray.shape != (self._size, self._size):
             shape = (self._size, self._size)
             gray = np.asarray(cv2.resize(gray, shape, interpolation=cv2.INTER_AREA))

@@ -56,6 +56,10 @@ class EnvConfig(Table):
     """Atari: a lost life cuts the bootstrap in training; episodes and returns stay the game's."""
     frame_size: Annotated[Int, Field(ge=16, le=512)] | None = None
     """Pictures are shrunk to a square of this many pixels; 84."""
+    crop: Annotated[list[Annotated[Int, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
+    """Rows of the game's picture that are cut off before it is shrunk: at the top, the bottom."""
     frame_stack: Annotated[Int, Field(ge=1, le=16)] | None = None
     """Pictures an observation holds, newest last; 4."""
     max_episode_frames: Count | None = None
@@ -278,9 +282,10 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
         _refuse_double_skip(
             env, config.frame_skip or (pictures.frame_skip if pictures else 1), spec
         )
-    if pictures is None and (config.frame_size is not None or config.frame_stack is not None):
+    for_pictures = (config.frame_size, config.frame_stack, config.crop)
+    if pictures is None and any(value is not None for value in for_pictures):
         raise UsageError(
-            f"[env] frame_size, frame_stack: {spec.name} has no pictures as observations; "
+            f"[env] frame_size, frame_stack, crop: {spec.name} has no pictures as observations; "
             "leave them out."
         )
     own_skip = pictures.frame_skip if pictures else 1
@@ -291,6 +296,7 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
     if pictures is not None:
         defaults["frame_size"] = config.frame_size or FRAME_SIZE
         defaults["frame_stack"] = config.frame_stack or FRAME_STACK
+        defaults["crop"] = config.crop or [0, 0]
     return config.model_copy(update=defaults)
 
 
@@ -356,7 +362,8 @@ def _make_single(
         env = SkipFrames(env, config.frame_skip, merge_pictures=config.frame_size is not None)
     if config.frame_size is not None:
         assert config.frame_stack is not None  # resolved
-        env = StackGrayFrames(env, config.frame_size, config.frame_stack)
+        assert config.crop is not None
+        env = StackGrayFrames(env, config.frame_size, config.frame_stack, config.crop)
     elif not isinstance(env.observation_space, gym.spaces.Box):
         env = _flatten(env, spec)
     actions = choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name)

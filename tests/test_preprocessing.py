@@ -21,6 +21,7 @@ from rlagents.envs.preprocessing import (
     grayscale,
     is_image,
 )
+from rlagents.errors import UsageError
 from rlagents.spaces import FrameStack
 
 # Grey levels by which a pixel of ours may differ from ALE's. On our machine (ale-py 0.12.1, OpenCV
@@ -91,14 +92,26 @@ class FireAtReset(gym.Wrapper[Any, int, Any, int]):
 
 
 @pytest.mark.parametrize(
-    ("game", "frame_skip", "size", "stack"),
-    [("pong", 4, 84, 4), ("breakout", 4, 84, 4), ("breakout", 2, 50, 3)],
+    ("game", "frame_skip", "size", "stack", "crop"),
+    [
+        ("pong", 4, 84, 4, [0, 0]),
+        ("pong", 4, 64, 2, [35, 15]),
+        ("breakout", 4, 84, 4, [0, 0]),
+        ("breakout", 2, 50, 3, [0, 0]),
+    ],
 )
-def test_ours_equals_ale(game: str, frame_skip: int, size: int, stack: int) -> None:
+def test_ours_equals_ale(
+    game: str, frame_skip: int, size: int, stack: int, crop: list[int]
+) -> None:
     spec = find_env(f"atari/{game}")
     config = resolve_env_config(
         EnvConfig(
-            id=spec.name, noop_max=0, frame_skip=frame_skip, frame_size=size, frame_stack=stack
+            id=spec.name,
+            noop_max=0,
+            frame_skip=frame_skip,
+            frame_size=size,
+            frame_stack=stack,
+            crop=crop,
         ),
         spec,
     )
@@ -106,7 +119,7 @@ def test_ours_equals_ale(game: str, frame_skip: int, size: int, stack: int) -> N
     raw = AtariEnv(game, frameskip=1, repeat_action_probability=0.0)
     assert raw.get_action_meanings()[1] == "FIRE"
     skipping = SkipFrames(FireAtReset(raw), frame_skip, merge_pictures=True)
-    ours = StackGrayFrames(skipping, size, stack)
+    ours = StackGrayFrames(skipping, size, stack, crop)
     assert ours.observation_space == ale.observation_space
 
     def reset() -> None:
@@ -312,3 +325,32 @@ def test_a_tap_misses_no_frame() -> None:
     for picture, shown in zip(pictures, tapped, strict=False):
         assert np.array_equal(shown, picture[..., :3])  # what is transparent is of no interest
         assert not np.shares_memory(shown, picture)
+
+
+# Cropping
+
+
+def test_crop_cuts_rows_at_the_top_and_the_bottom() -> None:
+    picture = np.repeat(np.arange(SIZE * 2, dtype=np.uint8), SIZE).reshape(SIZE * 2, SIZE)
+    observation, _ = StackGrayFrames(Script([picture]), SIZE, 1, (10, 6)).reset()
+    assert observation[0, :, 0].tolist() == list(range(10, 26))
+
+
+@pytest.mark.parametrize("crop", [(16, 0), (0, 16), (9, 9)])
+def test_a_crop_of_everything_is_refused(crop: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"crop: .* leaves nothing of a picture of 16 rows"):
+        StackGrayFrames(Script([flat(0)]), SIZE, 1, crop)
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        ([34, 16], r"the nearest that fits is crop = \[35, 15\]"),
+        ([100, 110], "leaves nothing of a picture of 210 rows"),
+    ],
+)
+def test_atari_refuses_a_crop_that_it_cannot_make(crop: list[int], message: str) -> None:
+    spec = find_env("pong")
+    config = resolve_env_config(EnvConfig(id="pong", frame_size=64, crop=crop), spec)
+    with pytest.raises(UsageError, match=message):
+        make_vector_env(spec, config, 1)

@@ -648,6 +648,7 @@ def test_skipping_twice_is_refused_for_atari(env_id: str) -> None:
         ("life_loss_terminates", True),
         ("frame_size", 42),
         ("frame_stack", 2),
+        ("crop", [0, 8]),
         ("action_set", "minimal"),
     ],
 )
@@ -710,6 +711,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "action_set": ("pong", "full"),
     "frame_size": ("pong", 42),
     "frame_stack": ("pong", 2),
+    "crop": ("pong", [105, 0]),
     "max_episode_frames": ("pong", 40),
     "kwargs": ("atari/breakout", {"use_fire_reset": False}),
 }
