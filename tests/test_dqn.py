@@ -782,10 +782,11 @@ def test_resolving_leaves_no_precision_open() -> None:
 
 
 @pytest.mark.usefixtures("_flush_denormal")
+@pytest.mark.parametrize("torso", ["nature-cnn", "impala-resnet"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_learning_from_pictures(precision: str) -> None:
+def test_learning_from_pictures(torso: str, precision: str) -> None:
     space = FrameStack(2, 36, 36)
-    network = {"torso": "nature-cnn", "width": 0.125, "hidden_sizes": [8], "precision": precision}
+    network = {"torso": torso, "width": 0.125, "hidden_sizes": [8], "precision": precision}
     tables = Tables(
         DQNConfig.model_validate(BASE | {"gamma": 0.0, "learning_starts": 100}),
         NetworkConfig.model_validate(network),

@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,19 @@ from rlagents.networks import (
     make_torso,
     resolve_precision,
 )
-from rlagents.networks.torsos import MLP, NatureCNN
+from rlagents.networks.impala import ImpalaResNet, ResidualBlock
+from rlagents.networks.nature import NatureCNN
+from rlagents.networks.pictures import PictureTorso
+from rlagents.networks.torsos import MLP
 from rlagents.spaces import FrameStack
 
+Numbers = npt.NDArray[np.float64]
 SCREEN = FrameStack(4, 84, 84)
 VECTOR = gym.spaces.Box(-np.inf, np.inf, (6,), np.float32)
 
 
 def config(torso: str = "nature-cnn", **options: Any) -> NetworkConfig:
-    if torso == "nature-cnn":  # 512 orthogonal units take half a second to make
+    if torso != "mlp":  # 512 orthogonal units take half a second to make
         options = {"hidden_sizes": [32], **options}
     return NetworkConfig.model_validate({"torso": torso, "precision": "float32", **options})
 
@@ -39,6 +44,9 @@ def pictures(count: int = 2, shape: tuple[int, ...] = SCREEN.shape, seed: int = 
 def vectors(count: int = 2, seed: int = 0) -> Tensor:
     generator = np.random.default_rng(seed)
     return torch.from_numpy(generator.normal(size=(count, *VECTOR.shape)).astype(np.float32))
+
+
+for_pictures = pytest.mark.parametrize("name", ["nature-cnn", "impala-resnet"])
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -72,6 +80,97 @@ def test_the_convolutions_are_the_papers() -> None:
     assert sum(isinstance(layer, nn.ReLU) for layer in torso.convolutions) == 3
 
 
+def test_the_residual_network_has_the_papers_number_of_parameters() -> None:
+    # A convolution of 3 by 3; each pooling halves the sides, rounded up: 84 -> 42 -> 21 -> 11.
+    def section(channels: int, out: int) -> int:
+        return (9 * channels * out + out) + 4 * (9 * out * out + out)
+
+    convolutions = section(4, 16) + section(16, 32) + section(32, 32)
+    assert convolutions == 97_744
+    expected = convolutions + (32 * 11 * 11 * 256 + 256) + (256 * 6 + 6)
+    network = QNetwork(make_torso(config("impala-resnet", hidden_sizes=None), SCREEN), 6)
+    assert num_parameters(network) == expected
+    # The paper's has 1.6 million on colour pictures of 72 by 96, which the poolings make 9 by 12.
+    # Behind the 256 features come the last reward, 9 actions and 64 numbers of an instruction, an
+    # LSTM of 256 with four gates, and the heads; the instruction's network is left out here.
+    torso = make_torso(
+        config("impala-resnet", hidden_sizes=None), gym.spaces.Box(0, 255, (3, 72, 96), np.uint8)
+    )
+    assert num_parameters(torso) == convolutions - 9 * 16 + 32 * 9 * 12 * 256 + 256 == 982_592
+    core = 4 * 256 * ((256 + 1 + 9 + 64) + 256 + 1)
+    assert round((982_592 + core + 257 * (9 + 1)) / 1e6, 1) == 1.6
+
+
+def test_the_residual_network_has_fifteen_convolutions() -> None:
+    torso = make_torso(config("impala-resnet"), SCREEN)
+    assert isinstance(torso, ImpalaResNet)
+    layers = [layer for layer in torso.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in layers] == [16] * 5 + [32] * 10
+    assert {(layer.kernel_size, layer.stride, layer.padding) for layer in layers} == {
+        ((3, 3), (1, 1), (1, 1))
+    }
+
+
+def convolve(x: Numbers, layer: nn.Module) -> Numbers:
+    """A convolution of 3 by 3 with zeros around, as slow and plain as can be."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    _, height, width = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    out = np.zeros((len(weight), height, width))
+    for i in range(height):
+        for j in range(width):
+            window = padded[:, i : i + 3, j : j + 3]
+            out[:, i, j] = (weight * window).sum(axis=(1, 2, 3)) + bias
+    return out
+
+
+def pool(x: Numbers) -> Numbers:
+    """The largest of each 3 by 3, every second row and column."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    rows, columns = range(0, x.shape[1], 2), range(0, x.shape[2], 2)
+    return np.array(
+        [[c[i : i + 3, j : j + 3].max() for i in rows for j in columns] for c in padded]
+    ).reshape(len(x), len(rows), len(columns))
+
+
+def test_the_residual_network_computes_what_the_paper_draws() -> None:
+    space = FrameStack(2, 16, 17)
+    torso = make_torso(config("impala-resnet", width=0.125, hidden_sizes=[5]), space)
+    assert isinstance(torso, ImpalaResNet)
+    for parameter in torso.parameters():
+        nn.init.normal_(parameter, std=0.5)  # or the blocks would be the identity
+    seen = pictures(1, space.shape)
+    x = seen[0].numpy() / 255
+    layers = list(torso.convolutions)
+    for section in range(3):
+        convolution, _, *blocks = layers[4 * section : 4 * section + 4]
+        x = pool(convolve(x, convolution))
+        for block in blocks:
+            assert isinstance(block, ResidualBlock)
+            x = x + convolve(np.maximum(convolve(np.maximum(x, 0), block.first), 0), block.last)
+    assert x.shape == (4, 2, 3)
+    last = torso.fully_connected.layers[0]
+    assert isinstance(last, nn.Linear)
+    weight, bias = last.weight.detach().numpy(), last.bias.detach().numpy()
+    expected = np.maximum(weight @ np.maximum(x, 0).ravel() + bias, 0)
+    assert expected.any()
+    np.testing.assert_allclose(torso(seen)[0].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_new_residual_block_lets_everything_through() -> None:
+    torso = make_torso(config("impala-resnet"), SCREEN)
+    blocks = [module for module in torso.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 6
+    for block in blocks:
+        x = torch.randn(2, block.first.in_channels, 5, 5)
+        assert torch.equal(block(x), x)
+        block(x).square().sum().backward()
+        assert block.last.weight.grad is not None
+        assert block.last.weight.grad.any()  # and it can become more than that
+
+
 def test_a_perceptron_has_the_parameters_counted_by_hand() -> None:
     network = QNetwork(make_torso(config("mlp", hidden_sizes=[10, 3]), VECTOR), 2)
     assert num_parameters(network) == (6 * 10 + 10) + (10 * 3 + 3) + (3 * 2 + 2)
@@ -95,6 +194,7 @@ def test_a_perceptron_computes_what_its_weights_say() -> None:
 def test_shapes_and_types(size: int) -> None:
     for torso, observations in (
         (make_torso(config(), SCREEN), pictures(size)),
+        (make_torso(config("impala-resnet"), SCREEN), pictures(size)),
         (make_torso(config("mlp"), VECTOR), vectors(size)),
     ):
         assert torso(observations).shape == (size, torso.out_features)
@@ -124,18 +224,20 @@ def test_dueling_values_by_hand() -> None:
     torch.testing.assert_close(network(x), expected)
 
 
-def test_dueling_values_have_the_state_value_for_their_mean() -> None:
-    network = QNetwork(make_torso(config(), SCREEN), 6, dueling=True)
+@for_pictures
+def test_dueling_values_have_the_state_value_for_their_mean(name: str) -> None:
+    network = QNetwork(make_torso(config(name), SCREEN), 6, dueling=True)
     assert network.value_head is not None
     seen = pictures(3)
     value = network.value_head(network.torso(seen)).squeeze(1)
     torch.testing.assert_close(network(seen).mean(dim=1), value, rtol=1e-4, atol=1e-4)
-    plain = QNetwork(make_torso(config(), SCREEN), 6)
+    plain = QNetwork(make_torso(config(name), SCREEN), 6)
     assert num_parameters(network) - num_parameters(plain) == 33
 
 
-def test_every_picture_of_a_batch_is_seen_for_itself() -> None:
-    network = QNetwork(make_torso(config(), SCREEN), 4)
+@for_pictures
+def test_every_picture_of_a_batch_is_seen_for_itself(name: str) -> None:
+    network = QNetwork(make_torso(config(name), SCREEN), 4)
     batch = pictures(3)
     alone = torch.cat([network(batch[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(network(batch), alone, rtol=1e-4, atol=1e-5)
@@ -151,9 +253,10 @@ def test_a_new_policy_is_close_to_uniform_whatever_it_sees() -> None:
         assert 0 < float((probabilities.detach() - 0.2).abs().max()) < 0.1
 
 
-def test_pixels_are_scaled_inside() -> None:
-    torso = make_torso(config(), SCREEN)
-    assert isinstance(torso, NatureCNN)
+@for_pictures
+def test_pixels_are_scaled_inside(name: str) -> None:
+    torso = make_torso(config(name), SCREEN)
+    assert isinstance(torso, PictureTorso)
     white = torch.full((1, *SCREEN.shape), 255, dtype=torch.uint8)
     ones = torso.convolutions(torch.ones(1, *SCREEN.shape))
     torch.testing.assert_close(torso(white), torso.fully_connected(ones))
@@ -164,9 +267,10 @@ def test_pixels_are_scaled_inside() -> None:
     torch.testing.assert_close(torso(torch.zeros_like(white)), torso.fully_connected(black))
 
 
-def test_difference_frames_subtract_each_frame_from_the_next() -> None:
-    torso = make_torso(config(difference_frames=True), SCREEN)
-    assert isinstance(torso, NatureCNN)
+@for_pictures
+def test_difference_frames_subtract_each_frame_from_the_next(name: str) -> None:
+    torso = make_torso(config(name, difference_frames=True), SCREEN)
+    assert isinstance(torso, PictureTorso)
     first = torso.convolutions[0]
     assert isinstance(first, nn.Conv2d)
     assert first.in_channels == 3
@@ -177,20 +281,24 @@ def test_difference_frames_subtract_each_frame_from_the_next() -> None:
     torch.testing.assert_close(torso(seen), expected)
 
 
-def test_difference_frames_do_not_see_what_stands_still() -> None:
-    torso = make_torso(config(difference_frames=True), SCREEN)
+@for_pictures
+def test_difference_frames_do_not_see_what_stands_still(name: str) -> None:
+    torso = make_torso(config(name, difference_frames=True), SCREEN)
     still = pictures(1)[:, :1].expand(-1, 4, -1, -1)
     torch.testing.assert_close(torso(still), torso(torch.zeros(1, *SCREEN.shape).byte()))
-    plain = make_torso(config(), SCREEN)
+    plain = make_torso(config(name), SCREEN)
     assert not torch.allclose(plain(still), plain(torch.zeros(1, *SCREEN.shape).byte()))
 
 
+@for_pictures
 @pytest.mark.parametrize("difference_frames", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_centred_pictures_have_no_brightness(difference_frames: bool, precision: str) -> None:
+def test_centred_pictures_have_no_brightness(
+    name: str, difference_frames: bool, precision: str
+) -> None:
     options: dict[str, Any] = {"difference_frames": difference_frames, "precision": precision}
-    torso = make_torso(config(center_pictures=True, **options), SCREEN)
-    assert isinstance(torso, NatureCNN)
+    torso = make_torso(config(name, center_pictures=True, **options), SCREEN)
+    assert isinstance(torso, PictureTorso)
     given: list[Tensor] = []
     torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = pictures(2)
@@ -204,11 +312,12 @@ def test_centred_pictures_have_no_brightness(difference_frames: bool, precision:
     torch.testing.assert_close(given[0].float(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_centred_pictures_do_not_show_a_bright_background() -> None:
+@for_pictures
+def test_centred_pictures_do_not_show_a_bright_background(name: str) -> None:
     seen = pictures(1) // 2
-    centred = make_torso(config(center_pictures=True), SCREEN)
+    centred = make_torso(config(name, center_pictures=True), SCREEN)
     torch.testing.assert_close(centred(seen), centred(seen + 100), rtol=1e-3, atol=1e-4)
-    plain = make_torso(config(), SCREEN)
+    plain = make_torso(config(name), SCREEN)
     assert not torch.allclose(plain(seen), plain(seen + 100), rtol=1e-2, atol=1e-2)
 
 
@@ -239,6 +348,9 @@ def test_width_multiplies_the_channels() -> None:
     layers = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
     assert [layer.out_channels for layer in layers] == [16, 32, 32]
     assert torso(pictures(2)).shape == (2, 32)
+    residual = make_torso(config("impala-resnet", width=0.5), SCREEN)
+    found = [layer.out_channels for layer in residual.modules() if isinstance(layer, nn.Conv2d)]
+    assert found == [8] * 5 + [16] * 10
     wide = make_torso(config(width=2.0), SCREEN)
     assert isinstance(wide, NatureCNN)
     assert wide.convolutions(torch.zeros(1, *SCREEN.shape)).shape == (1, 128 * 7 * 7)
@@ -267,11 +379,14 @@ def test_the_smallest_picture_is_36_by_36() -> None:
         make_torso(config(), FrameStack(2, 35, 84))
     with pytest.raises(UsageError, match="got 84 by 20"):
         make_torso(config(), FrameStack(2, 84, 20))
+    small = FrameStack(2, 16, 16)  # the residual network takes any that the environments may show
+    assert make_torso(config("impala-resnet"), small)(pictures(1, small.shape)).shape == (1, 32)
 
 
-def test_colour_pictures_that_are_no_stack_are_taken_too() -> None:
+@for_pictures
+def test_colour_pictures_that_are_no_stack_are_taken_too(name: str) -> None:
     space = gym.spaces.Box(0, 255, (3, 40, 50), np.uint8)
-    assert make_torso(config(), space)(pictures(2, space.shape)).shape == (2, 32)
+    assert make_torso(config(name), space)(pictures(2, space.shape)).shape == (2, 32)
 
 
 @pytest.mark.parametrize(
@@ -279,12 +394,19 @@ def test_colour_pictures_that_are_no_stack_are_taken_too() -> None:
     [
         (SCREEN, {"torso": "mlp"}, 'set torso = "nature-cnn"'),
         (VECTOR, {"torso": "nature-cnn"}, 'set torso = "mlp"'),
+        (SCREEN, {"torso": "mlp"}, 'or "impala-resnet"'),
+        (VECTOR, {"torso": "impala-resnet"}, '"impala-resnet" takes pictures.* set torso = "mlp"'),
         (gym.spaces.Box(0, 1, (3, 84, 84), np.float32), {"torso": "nature-cnn"}, "nature-cnn"),
         (VECTOR, {"torso": "mlp", "difference_frames": True}, "difference_frames"),
         (VECTOR, {"torso": "mlp", "center_pictures": True}, "center_pictures"),
         (VECTOR, {"torso": "mlp", "width": 2.0}, "width"),
         (VECTOR, {"torso": "mlp", "precision": "bfloat16"}, "precision"),
         (FrameStack(1, 84, 84), {"difference_frames": True}, "frame_stack = 2"),
+        (
+            FrameStack(1, 84, 84),
+            {"torso": "impala-resnet", "difference_frames": True},
+            "frame_stack = 2",
+        ),
     ],
 )
 def test_torsos_that_do_not_fit_are_refused(
@@ -305,11 +427,14 @@ def test_unsigned_bytes_that_are_no_picture_are_refused_with_advice_that_works()
     assert not (sent_to_the_other and sent_back), "each of the two sends the user to the other"
 
 
+@for_pictures
 @pytest.mark.parametrize("difference_frames", [False, True])
-def test_bfloat16_is_close_to_float32_and_leaves_float32(difference_frames: bool) -> None:
+def test_bfloat16_is_close_to_float32_and_leaves_float32(
+    name: str, difference_frames: bool
+) -> None:
     options: dict[str, Any] = {"difference_frames": difference_frames}
-    exact = QNetwork(make_torso(config(**options), SCREEN), 6)
-    rough = QNetwork(make_torso(config(precision="bfloat16", **options), SCREEN), 6)
+    exact = QNetwork(make_torso(config(name, **options), SCREEN), 6)
+    rough = QNetwork(make_torso(config(name, precision="bfloat16", **options), SCREEN), 6)
     rough.load_state_dict(exact.state_dict())
     seen = pictures(8)
     values, near = exact(seen), rough(seen)
@@ -325,11 +450,12 @@ def test_bfloat16_is_close_to_float32_and_leaves_float32(difference_frames: bool
     )
 
 
+@for_pictures
 @pytest.mark.parametrize("difference_frames", [False, True])
-def test_pixels_are_rounded_once_in_bfloat16(difference_frames: bool) -> None:
+def test_pixels_are_rounded_once_in_bfloat16(name: str, difference_frames: bool) -> None:
     options: dict[str, Any] = {"precision": "bfloat16", "difference_frames": difference_frames}
-    torso = make_torso(config(**options), SCREEN)
-    assert isinstance(torso, NatureCNN)
+    torso = make_torso(config(name, **options), SCREEN)
+    assert isinstance(torso, PictureTorso)
     given: list[Tensor] = []
     torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = pictures(2)
@@ -340,9 +466,10 @@ def test_pixels_are_rounded_once_in_bfloat16(difference_frames: bool) -> None:
     torch.testing.assert_close(given[0].float(), exact / 255, rtol=2**-8, atol=0)
 
 
-def test_only_the_convolutions_are_computed_in_bfloat16() -> None:
-    torso = make_torso(config(precision="bfloat16"), SCREEN)
-    assert isinstance(torso, NatureCNN)
+@for_pictures
+def test_only_the_convolutions_are_computed_in_bfloat16(name: str) -> None:
+    torso = make_torso(config(name, precision="bfloat16"), SCREEN)
+    assert isinstance(torso, PictureTorso)
     seen: list[torch.dtype] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -354,7 +481,7 @@ def test_only_the_convolutions_are_computed_in_bfloat16() -> None:
     assert seen == [torch.bfloat16, torch.float32]
 
 
-@pytest.mark.parametrize("torso", ["mlp", "nature-cnn"])
+@pytest.mark.parametrize("torso", ["mlp", "nature-cnn", "impala-resnet"])
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0), None])
 def test_a_resolved_precision_is_never_auto(
     monkeypatch: pytest.MonkeyPatch, torso: str, capability: tuple[int, int] | None

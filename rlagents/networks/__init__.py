@@ -1,7 +1,8 @@
 """Networks: a torso that sees and a head that decides."""
 
+from rlagents.networks.factory import make_torso, resolve_precision
 from rlagents.networks.heads import PolicyNetwork, PolicyValueNetwork, QNetwork
-from rlagents.networks.torsos import NetworkConfig, make_torso, resolve_precision
+from rlagents.networks.torsos import NetworkConfig
 
 __all__ = [
     "NetworkConfig",

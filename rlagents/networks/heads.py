@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rlagents.networks.torsos import MLP, NatureCNN
+from rlagents.networks.pictures import PictureTorso
+from rlagents.networks.torsos import MLP
 
-Torso = MLP | NatureCNN
+Torso = MLP | PictureTorso
 
 
 class QNetwork(nn.Module):

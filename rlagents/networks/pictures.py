@@ -1,0 +1,65 @@
+"""What the torsos of pictures share: pixels come as uint8 and are scaled, and centred, in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlagents.networks.torsos import MLP
+
+
+class PictureTorso(nn.Module):
+    """Convolutions over prepared pictures, then fully connected layers: [B, C, H, W] uint8.
+
+    Args:
+        convolutions: from pictures [B, `in_channels`, H, W] to [B, any number].
+        shape: (C, H, W) of the pictures.
+        hidden_sizes: of the fully connected layers.
+        center_pictures: subtract its mean brightness from each picture. A bright background is
+            common to all that the network sees; early gradients against it can push every filter
+            of the first layer below zero for good.
+        difference_frames: give the convolutions C - 1 differences in place of C frames.
+        dtype: what the convolutions compute in; what follows is float32.
+    """
+
+    def __init__(
+        self,
+        convolutions: nn.Sequential,
+        shape: tuple[int, int, int],
+        hidden_sizes: Sequence[int],
+        *,
+        center_pictures: bool = False,
+        difference_frames: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self._center_pictures = center_pictures
+        self._difference_frames = difference_frames
+        self._dtype = dtype
+        self.convolutions = convolutions
+        with torch.no_grad():
+            picture = torch.zeros(1, in_channels(shape, difference_frames), *shape[1:])
+            flat = self.convolutions(picture).shape[1]
+        self.fully_connected = MLP(flat, hidden_sizes)
+        self.out_features = self.fully_connected.out_features
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return features: [B, C, H, W] uint8 -> [B, features] float32."""
+        pixels = observation.to(self._dtype)  # [B, C, H, W], exact in bfloat16 too
+        if self._difference_frames:
+            pixels = pixels[:, 1:] - pixels[:, :-1]  # [B, C - 1, H, W]
+        scaled = pixels / 255
+        if self._center_pictures:
+            scaled = scaled - scaled.mean(dim=(2, 3), keepdim=True)
+        lower = self._dtype != torch.float32
+        with torch.autocast(observation.device.type, self._dtype, enabled=lower):
+            pictures = self.convolutions(scaled)
+        features: Tensor = self.fully_connected(pictures.float())  # [B, features]
+        return features
+
+
+def in_channels(shape: tuple[int, int, int], difference_frames: bool) -> int:
+    """Return how many channels the convolutions are given."""
+    return shape[0] - difference_frames
