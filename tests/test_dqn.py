@@ -43,7 +43,7 @@ class Tables:
 
 
 def make_tables(**options: Any) -> Tables:
-    network = {"hidden_sizes": [8], "dueling": False}
+    network = {"hidden_sizes": [8], "dueling": False, "layer_norm": False}
     replay = {"capacity": 200, "batch_size": 8}
     tables: list[dict[str, Any]] = [
         {key: options.pop(key, default) for key, default in table.items()}
@@ -531,6 +531,7 @@ CHANGES: dict[str, Any] = {
     "max_grad_norm": 0.01,
     "hidden_sizes": [9],
     "dueling": True,
+    "layer_norm": True,
     "capacity": 100,
     "batch_size": 9,
 }

@@ -190,6 +190,39 @@ def test_a_perceptron_computes_what_its_weights_say() -> None:
     np.testing.assert_allclose(torso(vectors(3)).detach().numpy(), expected, atol=1e-6)
 
 
+def test_layer_norm_by_hand() -> None:
+    torso = make_torso(config("mlp", hidden_sizes=[4], layer_norm=True), VECTOR)
+    assert isinstance(torso, MLP)
+    linear, norm, _ = torso.layers
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.LayerNorm)
+    with torch.no_grad():
+        linear.weight.zero_()
+        linear.bias.copy_(torch.tensor([1.0, 3.0, 5.0, 11.0]))  # 5 in the mean, variance 14
+        norm.weight.copy_(torch.tensor([1.0, 1.0, 1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.5]))
+    scale = 14**-0.5
+    expected = [[0, 1 - 2 * scale, 0, 2 * 6 * scale + 0.5]]
+    torch.testing.assert_close(torso(vectors(1)), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "nature-cnn", "impala-resnet"])
+def test_layer_norm_stands_between_each_fully_connected_layer_and_its_relu(name: str) -> None:
+    space, seen = (VECTOR, vectors(3)) if name == "mlp" else (SCREEN, pictures(3))
+    torso = make_torso(config(name, hidden_sizes=[16, 8], layer_norm=True), space)
+    inner = torso if isinstance(torso, MLP) else torso.fully_connected
+    kinds = [type(layer) for layer in inner.layers]
+    assert kinds == [nn.Linear, nn.LayerNorm, nn.ReLU] * 2
+    assert sum(isinstance(layer, nn.LayerNorm) for layer in torso.modules()) == 2
+    plain = make_torso(config(name, hidden_sizes=[16, 8]), space)
+    assert num_parameters(torso) - num_parameters(plain) == 2 * (16 + 8)
+    given: list[Tensor] = []
+    inner.layers[-1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    torso(seen)
+    torch.testing.assert_close(given[0].mean(dim=1), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(given[0].std(dim=1, correction=0), torch.ones(3), rtol=0, atol=0.01)
+
+
 @pytest.mark.parametrize("size", [1, 5])
 def test_shapes_and_types(size: int) -> None:
     for torso, observations in (
@@ -401,6 +434,8 @@ def test_colour_pictures_that_are_no_stack_are_taken_too(name: str) -> None:
         (VECTOR, {"torso": "mlp", "center_pictures": True}, "center_pictures"),
         (VECTOR, {"torso": "mlp", "width": 2.0}, "width"),
         (VECTOR, {"torso": "mlp", "precision": "bfloat16"}, "precision"),
+        (VECTOR, {"torso": "mlp", "layer_norm": True, "hidden_sizes": []}, "layer_norm"),
+        (SCREEN, {"layer_norm": True, "hidden_sizes": []}, "set hidden_sizes"),
         (FrameStack(1, 84, 84), {"difference_frames": True}, "frame_stack = 2"),
         (
             FrameStack(1, 84, 84),

@@ -47,6 +47,11 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
     hidden_sizes = config.hidden_sizes
     if hidden_sizes is None:
         hidden_sizes = _HIDDEN_SIZES[config.torso]
+    if config.layer_norm and not hidden_sizes:
+        raise UsageError(
+            "[network] layer_norm: hidden_sizes = [] leaves no fully connected layer to normalise; "
+            "set hidden_sizes, or leave layer_norm out."
+        )
     if config.torso == "mlp":
         if config.difference_frames:
             raise UsageError(f"[network] difference_frames: needs torso = {_FOR_PICTURES}.")
@@ -66,7 +71,7 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
                 f'[network] torso: "mlp" takes vectors, but the environment shows pictures of '
                 f"shape {list(shape)}; set torso = {_FOR_PICTURES}."
             )
-        return MLP(int(np.prod(shape)), hidden_sizes)
+        return MLP(int(np.prod(shape)), hidden_sizes, layer_norm=config.layer_norm)
     if len(shape) != 3 or observation_space.dtype != np.uint8:
         raise UsageError(
             f'[network] torso: "{config.torso}" takes pictures, but the environment shows vectors '
@@ -89,4 +94,5 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
         center_pictures=config.center_pictures,
         difference_frames=config.difference_frames,
         dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
+        layer_norm=config.layer_norm,
     )

@@ -44,7 +44,7 @@ class ImpalaResNet(PictureTorso):
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 256.
         width: multiplies the paper's 16, 32 and 32 channels.
-        center_pictures, difference_frames, dtype: as in `PictureTorso`.
+        center_pictures, difference_frames, dtype, layer_norm: as in `PictureTorso`.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class ImpalaResNet(PictureTorso):
         center_pictures: bool = False,
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
+        layer_norm: bool = False,
     ) -> None:
         channels = in_channels(shape, difference_frames)
         layers: list[nn.Module] = []
@@ -74,6 +75,7 @@ class ImpalaResNet(PictureTorso):
             center_pictures=center_pictures,
             difference_frames=difference_frames,
             dtype=dtype,
+            layer_norm=layer_norm,
         )
         self.convolutions.apply(initialize)
         for module in self.convolutions:

@@ -18,7 +18,7 @@ class NatureCNN(PictureTorso):
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 512.
         width: multiplies the paper's 32, 64 and 64 channels.
-        center_pictures, difference_frames, dtype: as in `PictureTorso`.
+        center_pictures, difference_frames, dtype, layer_norm: as in `PictureTorso`.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class NatureCNN(PictureTorso):
         center_pictures: bool = False,
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
+        layer_norm: bool = False,
     ) -> None:
         first, second, third = (round(number * width) for number in (32, 64, 64))
         convolutions = nn.Sequential(
@@ -48,5 +49,6 @@ class NatureCNN(PictureTorso):
             center_pictures=center_pictures,
             difference_frames=difference_frames,
             dtype=dtype,
+            layer_norm=layer_norm,
         )
         self.convolutions.apply(initialize)

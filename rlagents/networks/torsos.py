@@ -26,6 +26,8 @@ class NetworkConfig(Table):
     """Subtract its mean brightness from each picture, so that a bright background adds nothing."""
     difference_frames: bool = False
     """Subtract each frame of a stack from the next, so that the network sees what moved."""
+    layer_norm: bool = False
+    """Normalise the output of each fully connected layer of the torso, before its ReLU."""
     dueling: bool = False
     """Action values from a value and advantages of their own (dqn)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -33,13 +35,25 @@ class NetworkConfig(Table):
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU: [B, D] -> [B, features]."""
+    """Fully connected layers with ReLU: [B, D] -> [B, features].
 
-    def __init__(self, in_features: int, hidden_sizes: Sequence[int]) -> None:
+    Args:
+        in_features: D.
+        hidden_sizes: of the layers.
+        layer_norm: normalise what a layer computes before it goes through the ReLU (Ba et al. 2016,
+            Eq. 4), with a gain and a bias that are learned.
+    """
+
+    def __init__(
+        self, in_features: int, hidden_sizes: Sequence[int], *, layer_norm: bool = False
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden_sizes:
-            layers += [nn.Linear(in_features, width), nn.ReLU()]
+            layers.append(nn.Linear(in_features, width))
+            if layer_norm:
+                layers.append(nn.LayerNorm(width))
+            layers.append(nn.ReLU())
             in_features = width
         self.layers = nn.Sequential(*layers)
         self.layers.apply(initialize)
