@@ -18,7 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlagents.errors import UsageError
-from rlagents.observers.files import EPISODE_COLUMNS, EVALUATION_COLUMNS, cut_logs
+from rlagents.events import Clock, RunStarted
+from rlagents.observers.files import (
+    EPISODE_COLUMNS,
+    EVALUATION_COLUMNS,
+    FileObserver,
+    cut_logs,
+)
 from rlagents.run import FORMAT, ActionLog, RunFolder, write_json
 
 
@@ -200,6 +206,9 @@ def test_actions_that_are_cut_are_gone_and_can_be_written_anew(
             own.append(number, np.array(actions, dtype=np.int64), num_actions)
         own.cut(kept)
         expected = before[:kept]
+        data = folder.directory / "actions" / "actions.bin"
+        size = sum(len(actions) for actions in expected) * (1 if num_actions <= 256 else 4)
+        assert (data.stat().st_size if data.exists() else 0) == size
         for number in range(len(expected), len(before) + 1):
             with pytest.raises(UsageError, match=f"episode {number};"):
                 own.read(number)
@@ -302,3 +311,14 @@ def test_a_half_written_last_line_is_dropped(folder: RunFolder, name: str) -> No
         assert path.read_text() == "".join(
             line + "\n" for line in whole.splitlines() if line in path.read_text().splitlines()
         )
+
+
+@pytest.mark.parametrize("name", ["episodes.csv", "evaluations.csv", "metrics.jsonl"])
+def test_a_file_that_was_begun_and_not_written_is_begun_again(folder: RunFolder, name: str) -> None:
+    """As a full disk leaves it."""
+    (folder.directory / name).touch()
+    cut_logs(folder, 0, 0)
+    FileObserver(folder, 2)(RunStarted(Clock(0, 0, 0.0), 100))
+    columns = {"episodes.csv": EPISODE_COLUMNS, "evaluations.csv": EVALUATION_COLUMNS}
+    path = folder.directory / name
+    assert path.read_text() == (",".join(columns[name]) + "\n" if name in columns else "")

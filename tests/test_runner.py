@@ -596,7 +596,7 @@ def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     (due,) = of_kind(list(first.run()), CheckpointDue)
     due.write(tmp_path, True)
     env, agent = ScriptedEnv([[4], [5]]), StubAgent(2)
-    second = make_runner(make_config(total_steps=20, env__num_envs=2), env, agent)
+    second = make_runner(make_config(total_steps=24, env__num_envs=2), env, agent)
     assert second.load(tmp_path) is None
     assert (second.step, second.episodes) == (14, 2)
     events = list(second.run())
@@ -604,9 +604,12 @@ def test_a_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert agent.interrupted == 0
     rows = [event.episode for event in of_kind(events, EpisodeEnded)]
     assert [(row.episode, row.step, row.env_index, row.episodic_length) for row in rows] == [
-        *((2, 16, 0, 4), (3, 20, 1, 5)),
+        *((2, 16, 0, 4), (3, 20, 1, 5), (4, 24, 0, 4)),
     ]
     assert all(row.episodic_return == row.episodic_length for row in rows)
+    metrics = of_kind(events, Logged)[-1].metrics  # over the episodes from before, too
+    assert metrics["charts/episodic_return"] == pytest.approx((4 + 5 + 4 + 5 + 4) / 5)
+    assert metrics["charts/episodic_length"] == pytest.approx((4 + 5 + 4 + 5 + 4) / 5)
 
 
 def test_environments_that_come_back_otherwise_begin_new_episodes(tmp_path: Path) -> None:

@@ -97,11 +97,16 @@ def cut_logs(folder: RunFolder, step: int, episodes: int, evaluated_at: int | No
         evaluated_at: step of the last evaluation before the checkpoint; `step` if None.
     """
     last_evaluation = step if evaluated_at is None else evaluated_at
-    for name, last in (("episodes.csv", step), ("evaluations.csv", last_evaluation)):
+    for name, columns, last in (
+        ("episodes.csv", EPISODE_COLUMNS, step),
+        ("evaluations.csv", EVALUATION_COLUMNS, last_evaluation),
+    ):
         path = folder.directory / name
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                header, *rows = csv.reader(file)
+                header, *rows = list(csv.reader(file)) or [[]]
+            if not rows:  # perhaps not even a whole header: the disk was full
+                header = list(columns)
             column = header.index("step")
             kept = [row for row in rows if len(row) == len(header) and int(row[column]) <= last]
             _rewrite(path, [header, *kept])
