@@ -9,6 +9,7 @@ colour, which is how `AtariPlayer` shows any episode that was played at another 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 FRAME_SKIP = 4
 NOOP_MAX = 30
 MAX_EPISODE_FRAMES = 108_000  # half an hour of play (Machado et al. 2018, Table 5)
+# At its own limit ALE leaves off before it looks at the screen: what it shows then lacks the newest
+# frame (with maxpool it is the one before that, merged with one of the step before). So episodes
+# are cut here, after whole agent steps, and ALE's limit is out of reach: more than a year.
+_NO_LIMIT = int(np.iinfo(np.int32).max)
 FRAMES_PER_SECOND = 60.0
 # What [env] has no key for.
 _ALE_KWARGS = ("maxpool", "num_threads", "thread_affinity_offset", "use_fire_reset")
@@ -124,7 +129,7 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
         )
     arguments: dict[str, Any] = {
         "num_threads": min(num_envs, os.cpu_count() or 1),
-        "max_num_frames_per_episode": config.max_episode_frames,
+        "max_num_frames_per_episode": _NO_LIMIT,
         "repeat_action_probability": config.sticky_probability,
         "full_action_space": config.action_set == "full",
         "img_height": config.frame_size,
@@ -188,6 +193,13 @@ def _shrunk_crop(game: str, config: EnvConfig) -> tuple[int, slice]:
     return size * height // kept, slice(first, first + size)
 
 
+def _max_steps(config: EnvConfig) -> int:
+    """Return the agent steps after which an episode is truncated: the limit, rounded up."""
+    assert config.max_episode_frames is not None  # resolved
+    assert config.frame_skip is not None
+    return math.ceil(config.max_episode_frames / config.frame_skip)
+
+
 class AtariVectorEnv:
     """N copies of a game, stepped by ALE's C++ threads: observations [N, C, S, S] uint8."""
 
@@ -207,6 +219,8 @@ class AtariVectorEnv:
             else gym.spaces.Discrete(len(self._actions))
         )
         self._lives = np.zeros(num_envs, dtype=np.int32)
+        self._max_steps = _max_steps(config)
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of each episode
         self._begun = False
 
     def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
@@ -222,6 +236,7 @@ class AtariVectorEnv:
             observation, info = self._ale.reset(seed=all_seeds)
             self._begun = True
         self._lives[mask] = info["lives"][mask]
+        self._steps[mask] = 0
         return np.ascontiguousarray(observation[:, :, self._rows])
 
     def send(self, actions: IntArray) -> None:
@@ -230,7 +245,9 @@ class AtariVectorEnv:
 
     def recv(self) -> VectorStep:
         """Wait for the emulators."""
-        observation, reward, terminated, truncated, info = self._ale.recv()
+        observation, reward, terminated, _, info = self._ale.recv()
+        self._steps += 1
+        truncated = ~terminated & (self._steps >= self._max_steps)
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated
         self._lives = lives.copy()
@@ -284,6 +301,8 @@ class AtariPlayer:
         )
         assert config.frame_skip is not None  # resolved
         self._frame_skip = config.frame_skip
+        self._max_steps = _max_steps(config)
+        self._steps = 0
         self._actions = _action_map(game, config)
         self.action_space: gym.Space[Any] = (
             self._ale.single_action_space
@@ -294,18 +313,21 @@ class AtariPlayer:
     def reset(self, seed: int) -> PlayerStep:
         """Begin the episode of `seed`."""
         observation, _ = self._ale.reset(seed=np.array([seed], dtype=np.int64))
+        self._steps = 0
         return PlayerStep(None, 0.0, False, False, [observation[0, 0].copy()])
 
     def step(self, action: int) -> PlayerStep:
         """Hold `action` for the config's frame skip and show every frame."""
         index = np.array([action if self._actions is None else self._actions[action]])
         frames: list[Array] = []
-        total, terminated, truncated = 0.0, False, False
-        while len(frames) < self._frame_skip and not (terminated or truncated):
-            observation, reward, ended, cut, _ = self._ale.step(index)
+        total, terminated = 0.0, False
+        while len(frames) < self._frame_skip and not terminated:
+            observation, reward, ended, _, _ = self._ale.step(index)
             frames.append(observation[0, 0].copy())
             total += float(reward[0])
-            terminated, truncated = bool(ended[0]), bool(cut[0])
+            terminated = bool(ended[0])
+        self._steps += 1
+        truncated = not terminated and self._steps >= self._max_steps
         return PlayerStep(None, total, terminated, truncated, frames)
 
     def close(self) -> None:

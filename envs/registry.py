@@ -63,7 +63,8 @@ class EnvConfig(Table):
     frame_stack: Annotated[Int, Field(ge=1, le=16)] | None = None
     """Pictures an observation holds, newest last; 4."""
     max_episode_frames: Count | None = None
-    """Frames after which an episode is truncated; Atari 108_000, others as the environment says."""
+    """Frames after which an episode is truncated; Atari 108_000, to the end of an agent step,
+    others as the environment says."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's make function."""
 

@@ -258,6 +258,21 @@ def test_a_sticky_game_with_noops_is_the_same_step_by_step(
     assert shown.terminated is played.terminated
 
 
+def test_a_truncated_episode_is_shown_to_its_last_frame(open_player: Callable[..., Player]) -> None:
+    spec = find_env("pong")
+    cut, whole = (
+        open_player(spec, resolve_env_config(EnvConfig(id="pong", max_episode_frames=limit), spec))
+        for limit in (18, 1000)
+    )
+    cut.reset(3)
+    whole.reset(3)
+    for number in range(5):  # the limit lies within the fifth
+        shown, expected = cut.step(1), whole.step(1)
+        assert np.array_equal(shown.frames, expected.frames)
+        assert len(shown.frames) == 4
+        assert (shown.truncated, expected.truncated) == (number == 4, False)
+
+
 def test_the_frames_are_those_that_the_agent_saw(open_player: Callable[..., Player]) -> None:
     """Shrunk and grey, the last two frames of a skip make the agent's picture."""
     spec = find_env("pong")

@@ -263,6 +263,21 @@ def test_the_limit_of_frames_truncates(make: Make, env_id: str, frame_skip: int)
         previous = got.observation
 
 
+@pytest.mark.parametrize("env_id", ATARI)
+@pytest.mark.parametrize("limit", [40, 41, 43])
+def test_a_truncated_episode_shows_what_it_ended_with(make: Make, env_id: str, limit: int) -> None:
+    """The same as an episode that goes on, though the limit may lie within a skip."""
+    cut, whole = make(env_id, max_episode_frames=limit), make(env_id)
+    begin(cut, 5)
+    begin(whole, 5)
+    length = 10 if limit == 40 else 11
+    for number, row in enumerate(some_actions(cut, length)):
+        got, expected = step(cut, *row), step(whole, *row)
+        assert np.array_equal(got.observation, expected.observation)
+        assert bool(got.truncated[0]) is (number == length - 1)
+        assert not expected.truncated[0]
+
+
 def test_the_limit_of_the_environment_itself_truncates(make: Make) -> None:
     env = make("Acrobot-v1", max_episode_frames=1000)  # Gymnasium stops it after 500
     begin(env, 1)
