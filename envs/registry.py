@@ -129,9 +129,16 @@ def _builtin() -> dict[str, Callable[[], EnvSpec]]:
 
 
 def list_envs() -> list[EnvSpec]:
-    """Return every environment that has a name of its own, sorted by it, short names first."""
+    """Return every environment that has a name of its own, sorted by it, short names first.
+
+    What another package announces and does not deliver is named on standard error and left out.
+    """
     specs = [make() for make in _builtin().values()] + list(_registered.values())
-    specs += [_entry_point_spec(point) for point in _entry_points().values()]
+    for point in _entry_points().values():
+        try:
+            specs.append(_entry_point_spec(point))
+        except UsageError as error:
+            print(f"warning: {error}", file=sys.stderr)
     return sorted(specs, key=lambda spec: ("/" in spec.name, spec.name))
 
 
@@ -140,17 +147,16 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _entry_point_spec(point: importlib.metadata.EntryPoint) -> EnvSpec:
+    package = point.dist.name if point.dist is not None else point.module
+    where = f"The environment {point.name!r} of the package {package!r} ({point.value})"
     try:
         spec = point.load()()
     except Exception as error:  # somebody else's package: whatever it raises, name it
         raise UsageError(
-            f"The environment {point.name!r} ({point.value}) fails: {error}"
+            f"{where} fails: {error!r}. Mend, update or uninstall that package."
         ) from error
     if not isinstance(spec, EnvSpec):
-        raise UsageError(
-            f"The entry point {point.name!r} ({point.value}) must return an rlagents.EnvSpec, "
-            f"not {type(spec).__name__}."
-        )
+        raise UsageError(f"{where} must return an rlagents.EnvSpec, not {type(spec).__name__}.")
     return spec
 
 

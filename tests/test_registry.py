@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -937,6 +938,39 @@ def test_an_entry_point_that_fails(
     with pytest.raises(UsageError, match=message) as caught:
         find_env("their-env")
     assert "their-env" in str(caught.value)
+
+
+def test_a_broken_package_does_not_hide_what_the_others_bring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
+) -> None:
+    """As pip leaves a package: the module, and its entry points beside it."""
+    (tmp_path / "rlagents_test_plugin.py").write_text(ENTRY_POINTS)
+    about = tmp_path / "their_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[rlagents.envs]\n"
+        "their-broken-env = rlagents_test_plugin:broken\n"
+        "their-env = rlagents_test_plugin:spec\n"
+        "their-nothing = rlagents_test_plugin:nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = cli("list", "envs", "--json")
+    assert listed.code == 0
+    names = {row["name"] for row in json.loads(listed.out)}
+    assert {"their-env", "pong", "cartpole"} <= names
+    assert not {"their-broken-env", "their-nothing"} & names
+    broken, nothing = sorted(listed.err.splitlines())
+    for line, name, why in (
+        (broken, "their-broken-env", "no licence"),
+        (nothing, "their-nothing", "EnvSpec, not int"),
+    ):
+        assert line.startswith("warning: ")
+        assert all(word in line for word in (name, "their-package", why))
+    refused = cli("train", "cartpole-dqn", "--env.id", "their-broken-env", "--runs-dir", tmp_path)
+    assert refused.code == 2
+    assert all(word in refused.err for word in ("their-package", "no licence"))
+    sys.modules.pop("rlagents_test_plugin", None)
 
 
 def test_what_there_is() -> None:
