@@ -74,7 +74,10 @@ class UniformReplay:
         self._frames = FrameRings(observation_space, num_envs, rows)
         self._rows = rows
         self._n_step = n_step
-        self._gamma = gamma
+        powers = [np.float32(1)]  # gamma^0 to gamma^n
+        for _ in range(n_step):
+            powers.append(powers[-1] * np.float32(gamma))
+        self._powers = np.array(powers)
         self._generator = generator
         shape = (num_envs, rows)
         self._action = np.zeros(shape, dtype=np.int64)
@@ -189,21 +192,22 @@ class UniformReplay:
         self, envs: IntArray, rows: IntArray
     ) -> tuple[FloatArray, FloatArray, IntArray]:
         """Return n-step rewards and discounts, and the rows of the observations that follow."""
+        column = envs[:, None]
+        window = (rows[:, None] + np.arange(self._n_step)) % self._rows  # [K, n]
+        terminated = self._terminated[column, window]
+        stops = terminated | self._over[column, window]
+        # A step counts unless one before it has stopped; what stands behind that is another's.
+        counts = np.ones_like(stops)
+        counts[:, 1:] = ~np.logical_or.accumulate(stops[:, :-1], axis=1)
+        steps = counts.sum(axis=1)
+        terms = np.where(counts, self._powers[:-1] * self._reward[column, window], np.float32(0))
         reward = np.zeros(len(rows), dtype=np.float32)
-        discount = np.ones(len(rows), dtype=np.float32)
-        next_rows = rows.copy()
-        going = np.ones(len(rows), dtype=np.bool_)
-        for _ in range(self._n_step):
-            slots = next_rows % self._rows
-            reward += np.where(going, discount * self._reward[envs, slots], 0)
-            discount = np.where(going, discount * np.float32(self._gamma), discount)
-            terminated = going & self._terminated[envs, slots]
-            discount[terminated] = 0
-            over = self._over[envs, slots]
-            next_rows = np.where(going, next_rows + 1, next_rows)
-            going &= ~(terminated | over)
+        for k in range(self._n_step):  # in this order, whatever the machine adds at once
+            reward += terms[:, k]
+        discount = self._powers[steps]
+        discount[(terminated & counts).any(axis=1)] = 0
         # Behind a life lost in the newest step stands no row yet; its discount of 0 hides it.
-        return reward, discount, np.minimum(next_rows, self._head[envs] - 1)
+        return reward, discount, np.minimum(rows + steps, self._head[envs] - 1)
 
     def save(self, directory: Path) -> None:
         """Write everything held, but not the generator, to `directory`."""
