@@ -36,7 +36,7 @@ from rlagents.envs import (
     resolve_env_config,
 )
 from rlagents.envs.atari import AtariVectorEnv, games
-from rlagents.envs.vector import SyncVectorEnv
+from rlagents.envs.cartpole import CartPoleVectorEnv
 from rlagents.errors import UsageError
 from rlagents.spaces import FrameStack
 
@@ -144,7 +144,7 @@ def step(env: VectorEnv, action: int = 0) -> VectorStep:
 
 def test_cartpole(make: Callable[..., VectorEnv]) -> None:
     env = make("cartpole", 2)
-    assert isinstance(env, SyncVectorEnv)
+    assert isinstance(env, CartPoleVectorEnv)
     assert env.observation_space.shape == (4,)
     assert env.action_space == gym.spaces.Discrete(2)
     assert begin(env).shape == (2, 4)

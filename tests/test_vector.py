@@ -24,7 +24,7 @@ from rlagents.envs.vector import SyncVectorEnv
 Make = Callable[..., VectorEnv]
 
 ATARI = ["pong", "atari/breakout"]
-ENVS = [*ATARI, "cartpole"]
+ENVS = [*ATARI, "cartpole", "CartPole-v1"]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def some_actions(env: VectorEnv, length: int, seed: int = 0) -> Any:
 
 
 def options_for(env_id: str) -> dict[str, Any]:
-    return {} if env_id == "cartpole" else {"sticky_probability": 0.25}
+    return {} if env_id not in ATARI else {"sticky_probability": 0.25}
 
 
 def play(env: VectorEnv, seed: int, actions: Sequence[int]) -> list[Any]:
