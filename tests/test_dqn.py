@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ BASE: dict[str, Any] = {
 }
 
 
+NOISY: dict[str, Any] = {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}
+
+
 @dataclass(frozen=True)
 class Tables:
     agent: DQNConfig
@@ -43,7 +47,7 @@ class Tables:
 
 
 def make_tables(**options: Any) -> Tables:
-    network = {"hidden_sizes": [8], "dueling": False, "layer_norm": False}
+    network = {"hidden_sizes": [8], "dueling": False, "layer_norm": False, "noisy": False}
     replay = {"capacity": 200, "batch_size": 8}
     tables: list[dict[str, Any]] = [
         {key: options.pop(key, default) for key, default in table.items()}
@@ -532,6 +536,7 @@ CHANGES: dict[str, Any] = {
     "hidden_sizes": [9],
     "dueling": True,
     "layer_norm": True,
+    "noisy": True,
     "capacity": 100,
     "batch_size": 9,
 }
@@ -561,12 +566,113 @@ def test_no_limit_on_gradients_is_an_option_too() -> None:
     assert outcome(max_grad_norm=None) == outcome(max_grad_norm=1e9)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
-    assert outcome(seed=3) == outcome(seed=3)
-    actions, values = outcome(seed=3)
-    others, other_values = outcome(seed=4)
+@pytest.mark.parametrize("options", [{}, NOISY])
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    options: dict[str, Any],
+) -> None:
+    assert outcome(**options, seed=3) == outcome(**options, seed=3)
+    actions, values = outcome(**options, seed=3)
+    others, other_values = outcome(**options, seed=4)
     assert actions != others
     assert values != other_values
+
+
+def test_noise_explores_where_nothing_else_does() -> None:
+    agent = make_agent(50, learning_starts=100, capacity=200, **NOISY)
+    observation = Stream(50).observation
+    means = agent.policy().act(observation)
+    chosen = np.stack([agent.act(observation) for _ in range(40)])
+    assert len({tuple(row) for row in chosen.tolist()}) > 30  # anew for each choice
+    assert 0.05 < (chosen != means).mean() < 0.75
+    assert agent.policy().act(observation).tolist() == means.tolist()  # evaluation has none
+    still = make_agent(50, learning_starts=100, capacity=200, **NOISY | {"noisy": False})
+    assert len({tuple(still.act(observation).tolist()) for _ in range(5)}) == 1
+
+
+def test_noise_follows_the_seed() -> None:
+    observation = Stream(20).observation
+    agents = [make_agent(20, seed=seed, learning_starts=40, **NOISY) for seed in (1, 1, 2)]
+    with torch.no_grad():
+        for agent in agents:  # the same means and deviations for all
+            agent._network.load_state_dict(agents[0]._network.state_dict())
+    one, same, other = ([a.act(observation).tolist() for _ in range(9)] for a in agents)
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_every_use_of_an_update_has_noise_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, double: bool
+) -> None:
+    agent = make_agent(double=double, dueling=True, **NOISY)
+    stream = Stream(2)
+    drive(agent, stream, 9)
+    agent.observe(stream.step(agent.act(stream.observation)))
+    used: list[tuple[str, Numbers]] = []
+
+    def watch(name: str, network: torch.nn.Module) -> None:
+        def note(*_: object) -> None:
+            used.append((name, noise_of(network)))
+
+        network.register_forward_hook(note)
+
+    watch("online", agent._network)
+    watch("target", agent._target)
+    assert agent.learn()
+    names = [name for name, _ in used]
+    assert names == ["online"] * double + ["target", "online"]
+    agent.act(stream.observation)
+    draws = [draw for _, draw in used]
+    assert len(draws) == 3 + double
+    for i, one in enumerate(draws):
+        assert one.keys() == draws[0].keys()
+        assert len(one) == 2 * 3  # the hidden layer's and both heads', of inputs and of outputs
+        for other in draws[i + 1 :]:
+            assert not any(np.array_equal(one[name], other[name]) for name in one)
+
+
+def noise_of(network: torch.nn.Module) -> Numbers:
+    return {name: b.numpy().astype(np.float64) for name, b in network.named_buffers()}
+
+
+def test_noisy_updates_are_those_of_the_weights_that_were_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = make_agent(max_grad_norm=None, adam_epsilon=1e-3, **NOISY)
+    batches = keep_batches(agent, monkeypatch)
+    stream = Stream(2)
+    drive(agent, stream, 9)
+    agent.observe(stream.step(agent.act(stream.observation)))
+    before = weights(agent._network)
+    metrics = agent.learn()
+
+    def drawn(network: torch.nn.Module) -> Numbers:  # Eq. 10 and 11, with the noise last drawn
+        noise = noise_of(network)
+        found = {}
+        for layer in ("torso.layers.0", "head"):
+            ins, outs = noise[f"{layer}.noise_in"], noise[f"{layer}.noise_out"]
+            sigma = before[f"{layer}.weight_sigma"]
+            found[f"{layer}.weight"] = before[f"{layer}.weight"] + sigma * np.outer(outs, ins)
+            sigma = before[f"{layer}.bias_sigma"]
+            found[f"{layer}.bias"] = before[f"{layer}.bias"] + sigma * outs
+        return found
+
+    online, target = drawn(agent._network), drawn(agent._target)
+    gradient, loss, _ = reference_gradient(online, target, batches[0], False)
+    assert float(metrics["losses/td_loss"]) == pytest.approx(loss, rel=1e-4)
+    noise = noise_of(agent._network)
+    after = weights(agent._network)
+    for layer in ("torso.layers.0", "head"):
+        by_weight, by_bias = gradient[f"{layer}.weight"], gradient[f"{layer}.bias"]
+        ins, outs = noise[f"{layer}.noise_in"], noise[f"{layer}.noise_out"]
+        for name, part in {
+            "weight": by_weight,
+            "bias": by_bias,
+            "weight_sigma": by_weight * np.outer(outs, ins),
+            "bias_sigma": by_bias * outs,
+        }.items():  # Adam's first step
+            expected = before[f"{layer}.{name}"] - 1e-2 * part / (np.abs(part) + 1e-3)
+            np.testing.assert_allclose(after[f"{layer}.{name}"], expected, rtol=2e-4, atol=2e-5)
 
 
 def test_each_seed_explores_and_begins_differently() -> None:
@@ -580,24 +686,36 @@ def _numpy_state() -> Array:
     return np.asarray(np.random.get_state(legacy=False)["state"]["key"])
 
 
-def test_global_generators_are_neither_used_nor_changed() -> None:
+@pytest.mark.parametrize("options", [{}, NOISY])
+def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     state, before = torch.get_rng_state(), _numpy_state()
-    first = outcome()
+    first = outcome(**options)
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(_numpy_state(), before)
     torch.manual_seed(1)
     np.random.seed(1)
-    assert outcome() == first
+    assert outcome(**options) == first
 
 
 @pytest.mark.parametrize("steps", [4, 31])  # before learning has started, and after
-def test_a_saved_agent_goes_on_bit_for_bit(tmp_path: Path, steps: int) -> None:
-    agent, stream = make_agent(double=True, n_step=2), Stream(2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        NOISY,
+        NOISY | {"dueling": True},
+    ],
+)
+def test_a_saved_agent_goes_on_bit_for_bit(
+    tmp_path: Path, steps: int, options: dict[str, Any]
+) -> None:
+    options = {"double": True, "n_step": 2, **options}
+    agent, stream = make_agent(**options), Stream(2)
     drive(agent, stream, steps)
     agent.save(tmp_path)
-    other, same_stream = make_agent(double=True, n_step=2, seed=99), copy.deepcopy(stream)
+    other, same_stream = make_agent(**options, seed=99), copy.deepcopy(stream)
     other.load(tmp_path)
     if steps > 20:
         assert not equal(weights(agent._network), weights(agent._target))
@@ -665,6 +783,15 @@ def test_damaged_files_are_refused(tmp_path: Path, file: str) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=file):
         make_agent().load(tmp_path)
+
+
+@pytest.mark.parametrize("noise", ["00ff", "no number"])
+def test_damaged_noise_is_refused(tmp_path: Path, noise: str) -> None:
+    make_agent(**NOISY).save(tmp_path)
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"noise": noise}))
+    with pytest.raises(ValueError, match=r"noise|hexadecimal"):
+        make_agent(**NOISY).load(tmp_path)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -937,6 +1064,15 @@ def test_the_values_of_a_chain_are_found(double: bool) -> None:
     values = agent.policy().values(np.eye(4, dtype=np.float32))
     expected = [[0.1, 0.9**3], [0.1, 0.9**2], [0.1, 0.9], [0.1, 1.0]]
     np.testing.assert_allclose(values, expected, atol=0.07)
+
+
+@pytest.mark.usefixtures("_flush_denormal")
+def test_a_chain_is_solved_by_noise_alone() -> None:
+    agent = learner(
+        Chain, noisy=True, double=True, dueling=True, epsilon_start=0.0, epsilon_end=0.0
+    )
+    train(agent, [Chain() for _ in range(4)], 900)
+    assert agent.policy().act(np.eye(4, dtype=np.float32)).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.usefixtures("_flush_denormal")

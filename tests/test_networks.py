@@ -21,6 +21,7 @@ from rlagents.networks import (
 )
 from rlagents.networks.impala import ImpalaResNet, ResidualBlock
 from rlagents.networks.nature import NatureCNN
+from rlagents.networks.noisy import NoisyLinear, draw_noise, has_noise
 from rlagents.networks.pictures import PictureTorso
 from rlagents.networks.torsos import MLP
 from rlagents.spaces import FrameStack
@@ -221,6 +222,115 @@ def test_layer_norm_stands_between_each_fully_connected_layer_and_its_relu(name:
     torso(seen)
     torch.testing.assert_close(given[0].mean(dim=1), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(given[0].std(dim=1, correction=0), torch.ones(3), rtol=0, atol=0.01)
+
+
+# --- noisy layers ----------------------------------------
+
+
+def drawn(layer: NoisyLinear, times: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return f(e) of the inputs [times, p] and of the outputs [times, q], draw by draw."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = []
+    for _ in range(times):
+        layer.draw_noise(generator)
+        draws.append((layer.noise_in, layer.noise_out))
+    ins, outs = zip(*draws, strict=True)
+    return torch.stack(ins), torch.stack(outs)
+
+
+def test_a_noisy_layer_by_hand() -> None:
+    layer = NoisyLinear(2, 2)
+    assert num_parameters(layer) == 2 * (2 * 2 + 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        layer.bias.copy_(torch.tensor([0.5, -0.5]))
+        layer.weight_sigma.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4]]))
+        layer.bias_sigma.copy_(torch.tensor([1.0, 2.0]))
+    x = torch.tensor([[1.0, -1.0]])
+    means = torch.tensor([[1 - 2 + 0.5, 3 - 4 - 0.5]])
+    torch.testing.assert_close(layer(x), means)  # nothing has been drawn yet
+    layer.noise_in = torch.tensor([2.0, -1.0])
+    layer.noise_out = torch.tensor([3.0, -0.5])
+    # w = [[1 + .1 * 3 * 2, 2 - .2 * 3], [3 - .3 * .5 * 2, 4 + .4 * .5]], b = [.5 + 3, -.5 - 1]
+    noisy = torch.tensor([[1.6 - 1.4 + 3.5, 2.7 - 4.2 - 1.5]])
+    torch.testing.assert_close(layer(x), noisy)
+    torch.testing.assert_close(layer.eval()(x), means)
+    torch.testing.assert_close(layer.train()(x), noisy)
+
+
+def test_noise_is_a_normal_number_with_its_root_taken() -> None:
+    ins, outs = drawn(NoisyLinear(500, 300), 200)
+    for noise in (ins, outs):
+        normal = noise.sign() * noise.square()  # the way back
+        assert abs(float(normal.mean())) < 0.02
+        assert float(normal.std()) == pytest.approx(1, abs=0.02)
+        assert float((normal.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=0.01)
+        # E|e| of a normal number is sqrt(2 / pi), and that is E f(e)^2
+        assert float(noise.square().mean()) == pytest.approx((2 / np.pi) ** 0.5, abs=0.01)
+        assert abs(float((noise[:, 0] * noise[:, 1]).mean())) < 0.25
+    assert abs(float((ins[:, :300] * outs).mean())) < 0.02  # inputs and outputs have their own
+
+
+def test_noise_is_drawn_from_the_generator_it_is_given() -> None:
+    state = torch.get_rng_state()
+    one, same, other = (drawn(NoisyLinear(20, 30), 3, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+    torch.manual_seed(7)
+    NoisyLinear(20, 30)
+    after = torch.get_rng_state()
+    torch.manual_seed(7)
+    drawn(NoisyLinear(20, 30), 3)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert not torch.equal(state, after)  # initial weights do come from the global generator
+
+
+@pytest.mark.parametrize("name", ["mlp", "nature-cnn", "impala-resnet"])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_every_fully_connected_layer_and_head_is_noisy(name: str, dueling: bool) -> None:
+    space, seen = (VECTOR, vectors(3)) if name == "mlp" else (SCREEN, pictures(3))
+    networks = []
+    for noisy in (False, True):
+        torch.manual_seed(3)
+        torso = make_torso(config(name, hidden_sizes=[16, 8], noisy=noisy), space)
+        networks.append(QNetwork(torso, 4, dueling=dueling, noisy=noisy))
+    plain, network = networks
+    assert has_noise(network)
+    assert not has_noise(plain)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert len(layers) == 3 + dueling
+    for layer in layers:
+        assert isinstance(layer, NoisyLinear)
+        sigma = 0.5 / layer.in_features**0.5
+        for parameter in (layer.weight_sigma, layer.bias_sigma):
+            torch.testing.assert_close(parameter, torch.full_like(parameter, sigma))
+    bound = 8**-0.5  # of the paper's means, in the heads
+    assert 0.8 * bound < float(network.head.weight.detach().abs().max()) <= bound
+    fully_connected = sum(layer.weight.numel() + layer.bias.numel() for layer in layers)
+    assert num_parameters(network) - num_parameters(plain) == fully_connected
+    # The means are those of the same network without noise, and all that evaluation sees.
+    values = plain(seen)
+    assert torch.equal(network(seen), values)
+    generator = torch.Generator().manual_seed(0)
+    draw_noise(network, generator)
+    first = network(seen)
+    assert torch.equal(network(seen), first)
+    draw_noise(network, generator)
+    assert not torch.allclose(network(seen), first, atol=1e-3)
+    assert torch.equal(network.eval()(seen), values)
+    network.train()(seen)[:, 0].sum().backward()
+    for layer in layers:
+        assert isinstance(layer, NoisyLinear)
+        for parameter in (layer.weight_sigma, layer.bias_sigma):
+            assert parameter.grad is not None
+            assert parameter.grad.any()
+
+
+def test_noise_is_no_part_of_the_state() -> None:
+    network = QNetwork(make_torso(config("mlp", noisy=True), VECTOR), 4, noisy=True)
+    names = set(network.state_dict())
+    assert names == {name for name, _ in network.named_parameters()}
 
 
 @pytest.mark.parametrize("size", [1, 5])

@@ -696,6 +696,12 @@ def test_dueling_heads_are_refused() -> None:
         Reinforce.check(tables, num_envs=8)
 
 
+def test_noisy_layers_are_refused() -> None:
+    tables = Tables(ReinforceConfig(), NetworkConfig(noisy=True))
+    with pytest.raises(UsageError, match=r"noisy: reinforce explores by drawing.*; leave it out"):
+        Reinforce.check(tables, num_envs=8)
+
+
 def test_resolving_leaves_no_precision_open() -> None:
     resolved = Reinforce.resolve(make_tables(), "cpu")["network"]
     assert isinstance(resolved, NetworkConfig)

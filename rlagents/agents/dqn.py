@@ -13,6 +13,10 @@ Differences from the paper:
 - The policy acts with the weights from before the update that runs beside the emulators.
 - `reset_return_at_score` values the way to the next point only, as 'Pong from pixels' (Karpathy
   2016) has it for policy gradients; the paper bootstraps through points to the end of the game.
+- Noisy layers (`[network] noisy`, Fortunato et al. 2018) are an option. Noise is drawn as in that
+  paper's Algorithm 1: one draw for each choice of actions, and one each for the online network, the
+  target network and, with `double`, the choice in the target, shared by all transitions of a batch.
+  The N environments of a step share a draw; the means alone are played in evaluation.
 - n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
 - Adam (Kingma and Ba 2015) in place of RMSProp, as today's implementations have it.
 """
@@ -34,13 +38,20 @@ from rlagents import seeding
 from rlagents.agents import storage
 from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
 from rlagents.errors import UsageError
-from rlagents.networks import NetworkConfig, QNetwork, make_torso, resolve_precision
+from rlagents.networks import (
+    NetworkConfig,
+    QNetwork,
+    draw_noise,
+    has_noise,
+    make_torso,
+    resolve_precision,
+)
 from rlagents.replay.uniform import ReplayConfig, UniformReplay
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, IntArray, Metrics, Transition
 
 # Generators are told apart by a number, so that none repeats another's draws.
-_EXPLORATION, _SAMPLING = 1, 2
+_EXPLORATION, _SAMPLING, _NOISE = 1, 2, 4
 
 
 class DQNConfig(Table):
@@ -106,7 +117,7 @@ class DQN(Agent):
         replay: where transitions go; it must have been made with the config's n-step and gamma.
         num_actions: A.
         num_envs: N.
-        seed: of exploration.
+        seed: of exploration and noise.
         device: where the networks are.
     """
 
@@ -137,6 +148,10 @@ class DQN(Agent):
         self._num_actions = num_actions
         self._num_envs = num_envs
         self._exploration = seeding.generator(seed, _EXPLORATION)
+        self._noise: torch.Generator | None = None
+        if has_noise(network):
+            self._noise = torch.Generator(device)  # so that noise need not be carried there
+            self._noise.manual_seed(int(seeding.generator(seed, _NOISE).integers(2**63)))
         self._device = device
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
@@ -238,6 +253,7 @@ class DQN(Agent):
         explores = self._exploration.random(self._num_envs) < self.epsilon
         actions = self._exploration.integers(self._num_actions, size=self._num_envs)
         if not explores.all():
+            self._draw_noise(self._network)
             values = self._network(torch.from_numpy(observation).to(self._device))  # [N, A]
             actions = np.where(explores, actions, values.argmax(dim=1).cpu().numpy())
         return actions
@@ -274,8 +290,13 @@ class DQN(Agent):
         discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
         o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
         with torch.no_grad():
-            selector = self._network(o_t) if self._config.double else None  # [B, A]
+            selector = None
+            if self._config.double:
+                self._draw_noise(self._network)
+                selector = self._network(o_t)  # [B, A]
+            self._draw_noise(self._target)
             target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
+        self._draw_noise(self._network)
         q_tm1 = self._network(o_tm1).gather(1, a_tm1[:, None]).squeeze(1)  # [B]
         # The Huber loss is the paper's clipping of the error term to [-1, 1].
         loss = F.smooth_l1_loss(q_tm1, target)
@@ -285,6 +306,10 @@ class DQN(Agent):
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
         self._optimizer.step()
         return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+
+    def _draw_noise(self, network: QNetwork) -> None:
+        if self._noise is not None:
+            draw_noise(network, self._noise)
 
     def interrupt(self) -> None:
         """Close the running episodes in replay."""
@@ -311,6 +336,8 @@ class DQN(Agent):
             "exploration": storage.generator_state(self._exploration),
             "sampling": storage.generator_state(self._replay_generator),
         }
+        if self._noise is not None:
+            state["noise"] = storage.torch_generator_state(self._noise)
         storage.save_json(state, directory / "state.json")
         if experience:
             (directory / "replay").mkdir()
@@ -327,6 +354,8 @@ class DQN(Agent):
         self._steps_since_target = state["steps_since_target"]
         storage.set_generator_state(self._exploration, state["exploration"])
         storage.set_generator_state(self._replay_generator, state["sampling"])
+        if self._noise is not None:
+            storage.set_torch_generator_state(self._noise, state["noise"])
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
             self._learn_after = state["learn_after"]
@@ -339,7 +368,8 @@ def _make_network(
     config: AgentTables, observation_space: gym.spaces.Box, num_actions: int
 ) -> QNetwork:
     table = network_table(config)
-    return QNetwork(make_torso(table, observation_space), num_actions, dueling=table.dueling)
+    torso = make_torso(table, observation_space)
+    return QNetwork(torso, num_actions, dueling=table.dueling, noisy=table.noisy)
 
 
 def _tables(config: AgentTables) -> tuple[DQNConfig, ReplayConfig]:

@@ -177,6 +177,10 @@ class Reinforce(Agent):
         """Raise UsageError where the environments cannot share an update's episodes evenly."""
         if network_table(config).dueling:
             raise UsageError("[network] dueling: reinforce has no action values; leave it out.")
+        if network_table(config).noisy:
+            raise UsageError(
+                "[network] noisy: reinforce explores by drawing from its policy; leave it out."
+            )
         episodes = _table(config).episodes_per_update
         if episodes % num_envs:
             nearest = max(1, round(episodes / num_envs)) * num_envs

@@ -69,6 +69,23 @@ def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -
     generator.bit_generator.state = state
 
 
+def torch_generator_state(generator: torch.Generator) -> str:
+    """Return a torch generator's state as text for a JSON object."""
+    return bytes(generator.get_state().tolist()).hex()
+
+
+def set_torch_generator_state(generator: torch.Generator, state: str) -> None:
+    """Set a torch generator to a state that `torch_generator_state` returned.
+
+    Raises:
+        ValueError: it is not the state of such a generator.
+    """
+    try:
+        generator.set_state(torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8))
+    except RuntimeError as error:
+        raise ValueError(f"the state of the noise: {error}") from error
+
+
 def save_json(state: dict[str, Any], path: Path) -> None:
     """Write counters and generator states."""
     path.write_text(json.dumps(state, indent=1) + "\n")

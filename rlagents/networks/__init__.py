@@ -2,6 +2,7 @@
 
 from rlagents.networks.factory import make_torso, resolve_precision
 from rlagents.networks.heads import PolicyNetwork, PolicyValueNetwork, QNetwork
+from rlagents.networks.noisy import draw_noise, has_noise
 from rlagents.networks.torsos import NetworkConfig
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "PolicyNetwork",
     "PolicyValueNetwork",
     "QNetwork",
+    "draw_noise",
+    "has_noise",
     "make_torso",
     "resolve_precision",
 ]

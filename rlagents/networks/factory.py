@@ -71,7 +71,9 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
                 f'[network] torso: "mlp" takes vectors, but the environment shows pictures of '
                 f"shape {list(shape)}; set torso = {_FOR_PICTURES}."
             )
-        return MLP(int(np.prod(shape)), hidden_sizes, layer_norm=config.layer_norm)
+        return MLP(
+            int(np.prod(shape)), hidden_sizes, layer_norm=config.layer_norm, noisy=config.noisy
+        )
     if len(shape) != 3 or observation_space.dtype != np.uint8:
         raise UsageError(
             f'[network] torso: "{config.torso}" takes pictures, but the environment shows vectors '
@@ -95,4 +97,5 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
         difference_frames=config.difference_frames,
         dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
         layer_norm=config.layer_norm,
+        noisy=config.noisy,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rlagents.networks.noisy import linear
 from rlagents.networks.pictures import PictureTorso
 from rlagents.networks.torsos import MLP
 
@@ -14,14 +15,17 @@ class QNetwork(nn.Module):
     """Action values: observation [B, ...] -> [B, A] float32.
 
     With `dueling` they are Q = V + A - mean(A), Wang et al. (2016), Eq. 9; the two streams share
-    the torso's last layer, where the paper gives each a hidden layer of its own.
+    the torso's last layer, where the paper gives each a hidden layer of its own. With `noisy` the
+    heads are noisy layers.
     """
 
-    def __init__(self, torso: Torso, num_actions: int, *, dueling: bool = False) -> None:
+    def __init__(
+        self, torso: Torso, num_actions: int, *, dueling: bool = False, noisy: bool = False
+    ) -> None:
         super().__init__()
         self.torso = torso
-        self.head = nn.Linear(torso.out_features, num_actions)
-        self.value_head = nn.Linear(torso.out_features, 1) if dueling else None
+        self.head = linear(torso.out_features, num_actions, noisy=noisy)
+        self.value_head = linear(torso.out_features, 1, noisy=noisy) if dueling else None
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the value of every action."""

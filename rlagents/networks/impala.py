@@ -44,7 +44,7 @@ class ImpalaResNet(PictureTorso):
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 256.
         width: multiplies the paper's 16, 32 and 32 channels.
-        center_pictures, difference_frames, dtype, layer_norm: as in `PictureTorso`.
+        center_pictures, difference_frames, dtype, layer_norm, noisy: as in `PictureTorso`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class ImpalaResNet(PictureTorso):
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
         layer_norm: bool = False,
+        noisy: bool = False,
     ) -> None:
         channels = in_channels(shape, difference_frames)
         layers: list[nn.Module] = []
@@ -76,6 +77,7 @@ class ImpalaResNet(PictureTorso):
             difference_frames=difference_frames,
             dtype=dtype,
             layer_norm=layer_norm,
+            noisy=noisy,
         )
         self.convolutions.apply(initialize)
         for module in self.convolutions:

@@ -18,7 +18,7 @@ class NatureCNN(PictureTorso):
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 512.
         width: multiplies the paper's 32, 64 and 64 channels.
-        center_pictures, difference_frames, dtype, layer_norm: as in `PictureTorso`.
+        center_pictures, difference_frames, dtype, layer_norm, noisy: as in `PictureTorso`.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class NatureCNN(PictureTorso):
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
         layer_norm: bool = False,
+        noisy: bool = False,
     ) -> None:
         first, second, third = (round(number * width) for number in (32, 64, 64))
         convolutions = nn.Sequential(
@@ -50,5 +51,6 @@ class NatureCNN(PictureTorso):
             difference_frames=difference_frames,
             dtype=dtype,
             layer_norm=layer_norm,
+            noisy=noisy,
         )
         self.convolutions.apply(initialize)

@@ -22,7 +22,7 @@ class PictureTorso(nn.Module):
             of the first layer below zero for good.
         difference_frames: give the convolutions C - 1 differences in place of C frames.
         dtype: what the convolutions compute in; what follows is float32.
-        layer_norm: of the fully connected layers, as in `MLP`.
+        layer_norm, noisy: of the fully connected layers, as in `MLP`.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class PictureTorso(nn.Module):
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
         layer_norm: bool = False,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
         self._center_pictures = center_pictures
@@ -44,7 +45,7 @@ class PictureTorso(nn.Module):
         with torch.no_grad():
             picture = torch.zeros(1, in_channels(shape, difference_frames), *shape[1:])
             flat = self.convolutions(picture).shape[1]
-        self.fully_connected = MLP(flat, hidden_sizes, layer_norm=layer_norm)
+        self.fully_connected = MLP(flat, hidden_sizes, layer_norm=layer_norm, noisy=noisy)
         self.out_features = self.fully_connected.out_features
 
     def forward(self, observation: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from rlagents.networks.noisy import linear
 from rlagents.tables import Int, Table
 
 Width = Annotated[Int, Field(ge=1, le=65_536)]
@@ -30,6 +31,8 @@ class NetworkConfig(Table):
     """Normalise the output of each fully connected layer of the torso, before its ReLU."""
     dueling: bool = False
     """Action values from a value and advantages of their own (dqn)."""
+    noisy: bool = False
+    """Explore by learned noise on fully connected layers and heads (dqn), best without epsilon."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions; all that follows them is float32. auto: bfloat16 where it is fast."""
 
@@ -42,15 +45,21 @@ class MLP(nn.Module):
         hidden_sizes: of the layers.
         layer_norm: normalise what a layer computes before it goes through the ReLU (Ba et al. 2016,
             Eq. 4), with a gain and a bias that are learned.
+        noisy: make the layers noisy ones.
     """
 
     def __init__(
-        self, in_features: int, hidden_sizes: Sequence[int], *, layer_norm: bool = False
+        self,
+        in_features: int,
+        hidden_sizes: Sequence[int],
+        *,
+        layer_norm: bool = False,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden_sizes:
-            layers.append(nn.Linear(in_features, width))
+            layers.append(linear(in_features, width, noisy=noisy))
             if layer_norm:
                 layers.append(nn.LayerNorm(width))
             layers.append(nn.ReLU())
