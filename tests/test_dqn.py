@@ -16,7 +16,7 @@ import torch
 from rlagents.agents.dqn import DQN, DQNConfig, td_targets
 from rlagents.errors import UsageError
 from rlagents.networks import NetworkConfig
-from rlagents.replay.uniform import Batch, ReplayConfig, UniformReplay
+from rlagents.replay import Batch, ReplayConfig, TransitionRing
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, IntArray, Metrics, Transition
 
@@ -899,7 +899,7 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
 
 def test_memory_is_that_of_the_replay() -> None:
     tables = make_tables(n_step=3, capacity=5000)
-    expected = UniformReplay.nbytes_for(FrameStack(4, 84, 84), 8, 5000, 3)
+    expected = TransitionRing.nbytes_for(FrameStack(4, 84, 84), 8, 5000, 3)
     assert DQN.nbytes_for(tables, FrameStack(4, 84, 84), num_envs=8) == expected
 
 

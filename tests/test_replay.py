@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlagents.replay import Batch, TransitionRing, UniformReplay
 from rlagents.replay.frames import FrameRings
 from rlagents.replay.trajectory import Trajectory
-from rlagents.replay.uniform import Batch, UniformReplay
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, Transition
 
@@ -233,15 +233,10 @@ def make_replay(
     gamma: float = 0.5,
     seed: int = 0,
 ) -> UniformReplay:
-    return UniformReplay(
-        space,
-        num_envs,
-        capacity=capacity,
-        batch_size=batch_size,
-        n_step=n_step,
-        gamma=gamma,
-        generator=np.random.default_rng(seed),
+    ring = TransitionRing(
+        space, num_envs, capacity=capacity, batch_size=batch_size, n_step=n_step, gamma=gamma
     )
+    return UniformReplay(ring, np.random.default_rng(seed))
 
 
 def copy_of(batch: Batch) -> Batch:
@@ -727,7 +722,7 @@ def test_a_part_filled_replay_saves_only_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_a_million_atari_transitions() -> None:
-    needed = UniformReplay.nbytes_for(FrameStack(4, 84, 84), 8, 1_000_000, 3)
+    needed = TransitionRing.nbytes_for(FrameStack(4, 84, 84), 8, 1_000_000, 3)
     assert 7_056_000_000 <= needed <= 7_200_000_000
 
 
@@ -735,9 +730,9 @@ def test_the_memory_of_a_million_atari_transitions() -> None:
 @pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (8, 3)])
 def test_memory_is_what_was_announced(space: gym.spaces.Box, num_envs: int, n_step: int) -> None:
     replay = make_replay(space, num_envs, capacity=1500, n_step=n_step, batch_size=1)
-    held = [*vars(replay).values(), *vars(replay._frames).values()]
+    held = [*vars(replay._ring).values(), *vars(replay._ring.frames).values()]
     allocated = sum(value.nbytes for value in held if isinstance(value, np.ndarray))
-    announced = UniformReplay.nbytes_for(space, num_envs, 1500, n_step)
+    announced = TransitionRing.nbytes_for(space, num_envs, 1500, n_step)
     assert announced == pytest.approx(allocated, rel=0.01)
 
 

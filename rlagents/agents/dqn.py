@@ -46,7 +46,7 @@ from rlagents.networks import (
     make_torso,
     resolve_precision,
 )
-from rlagents.replay.uniform import ReplayConfig, UniformReplay
+from rlagents.replay import ReplayConfig, TransitionRing, UniformReplay, make_replay
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, IntArray, Metrics, Transition
 
@@ -176,11 +176,10 @@ class DQN(Agent):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = _make_network(config, observation_space, num_actions)
-        replay = UniformReplay(
+        replay = make_replay(
+            replay_table,
             observation_space,
             num_envs,
-            capacity=replay_table.capacity,
-            batch_size=replay_table.batch_size,
             n_step=table.n_step,
             gamma=table.gamma,
             generator=generator,
@@ -238,7 +237,7 @@ class DQN(Agent):
     ) -> int:
         """Return the memory of a full replay, in bytes."""
         table, replay = _tables(config)
-        return UniformReplay.nbytes_for(observation_space, num_envs, replay.capacity, table.n_step)
+        return TransitionRing.nbytes_for(observation_space, num_envs, replay.capacity, table.n_step)
 
     @property
     def epsilon(self) -> float:

@@ -1,163 +1,47 @@
-"""Uniform experience replay (Lin 1992; Mnih et al. 2015) for N environments, with n-step returns.
-
-An environment's ring holds a row per agent step and one more after an episode's last step, which
-holds nothing but the frame that the episode ended with:
-
-    # row:      0    1    2    3    4    5       row 2 ends the first episode, row 3 is its last
-    # frame:    f0   f1   f2   f3   g0   g1      frame; the second episode begins in row 4
-    # action:   a0   a1   a2   -    b0   b1
-"""
+"""Uniform experience replay: Lin (1992); Mnih et al. (2015)."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
-import gymnasium as gym
 import numpy as np
-from pydantic import Field
 
-from rlagents.replay.frames import FrameRings
-from rlagents.spaces import FrameStack
-from rlagents.tables import Int, Table
-from rlagents.types import Array, FloatArray, IntArray, Transition
-
-
-class ReplayConfig(Table):
-    """`[replay]`: what is kept, and how much of it is learned from at a time."""
-
-    capacity: Annotated[Int, Field(ge=100, le=10**9)] = 100_000
-    """Transitions kept, over all environments."""
-    batch_size: Annotated[Int, Field(ge=1, le=65_536)] = 32
-    """Transitions of one update."""
-
-
-class Batch(NamedTuple):
-    """B transitions over n steps; the arrays are overwritten by the next sample.
-
-    The n-step target is `reward + discount * value(next_observation)`.
-    """
-
-    observation: Array  # [B, ...]
-    action: IntArray  # [B]
-    reward: FloatArray  # [B] sum of gamma^k * r_{t+k} over the steps until the end, n at most
-    discount: FloatArray  # [B] gamma^(number of those steps), 0 where the episode terminated
-    next_observation: Array  # [B, ...] n steps later, or what a truncated episode ended with
+from rlagents.replay.ring import Batch, TransitionRing
+from rlagents.types import IntArray, Transition
 
 
 class UniformReplay:
-    """Keeps the last transitions of N environments and samples them uniformly.
+    """Samples the last transitions of N environments uniformly.
 
     Args:
-        observation_space: of one environment.
-        num_envs: N.
-        capacity: transitions over all environments; a finished episode takes one row more.
-        batch_size: B of every sample.
-        n_step: steps of a sampled return, 1 or more.
-        gamma: discount per step.
+        ring: holds the transitions.
         generator: draws the samples.
     """
 
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        num_envs: int,
-        *,
-        capacity: int,
-        batch_size: int,
-        n_step: int,
-        gamma: float,
-        generator: np.random.Generator,
-    ) -> None:
-        rows = _rows(observation_space, num_envs, capacity, n_step)
-        self._frames = FrameRings(observation_space, num_envs, rows)
-        self._rows = rows
-        self._n_step = n_step
-        powers = [np.float32(1)]  # gamma^0 to gamma^n
-        for _ in range(n_step):
-            powers.append(powers[-1] * np.float32(gamma))
-        self._powers = np.array(powers)
+    def __init__(self, ring: TransitionRing, generator: np.random.Generator) -> None:
+        self._ring = ring
         self._generator = generator
-        shape = (num_envs, rows)
-        self._action = np.zeros(shape, dtype=np.int64)
-        self._reward = np.zeros(shape, dtype=np.float32)
-        self._terminated = np.zeros(shape, dtype=np.bool_)
-        self._over = np.zeros(shape, dtype=np.bool_)
-        self._no_step = np.ones(shape, dtype=np.bool_)  # never written, or an episode's last frame
-        self._head = np.zeros(num_envs, dtype=np.int64)  # rows written so far
-        self._fresh = np.ones(num_envs, dtype=np.bool_)  # the next row begins an episode
-        self._size = 0
-        dtype = observation_space.dtype
-        self._observation = np.zeros((batch_size, *observation_space.shape), dtype=dtype)
-        self._next_observation = np.zeros_like(self._observation)
-
-    @staticmethod
-    def nbytes_for(
-        observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int
-    ) -> int:
-        """Return the memory, in bytes, that such a replay takes when full."""
-        rows = _rows(observation_space, num_envs, capacity, n_step)
-        return FrameRings.nbytes_for(observation_space, num_envs, rows) + num_envs * rows * 15
 
     def __len__(self) -> int:
         """Return the number of transitions held."""
-        return self._size
+        return len(self._ring)
 
     def observe(self, transition: Transition) -> None:
         """Append one step of every environment."""
-        everyone = np.arange(len(self._head))
-        slots = self._append(everyone, transition.observation, self._fresh, no_step=False)
-        self._action[everyone, slots] = transition.action
-        self._reward[everyone, slots] = transition.reward
-        self._terminated[everyone, slots] = transition.terminated
-        self._over[everyone, slots] = transition.episode_over
-        self._fresh = transition.episode_over.copy()
-        (ended,) = np.nonzero(transition.episode_over)
-        if len(ended):
-            continues = np.zeros(len(ended), dtype=np.bool_)
-            self._append(ended, transition.next_observation[ended], continues, no_step=True)
-
-    def _append(self, envs: IntArray, observations: Array, fresh: Array, *, no_step: bool) -> Array:
-        rows = self._head[envs]
-        slots = rows % self._rows
-        self._frames.write(envs, rows, observations, fresh)
-        self._size -= int(np.count_nonzero(~self._no_step[envs, slots]))
-        self._size += 0 if no_step else len(envs)
-        self._no_step[envs, slots] = no_step
-        self._head[envs] += 1
-        return slots
+        self._ring.observe(transition)
 
     def interrupt(self) -> None:
         """Close the running episodes: their next observation will never come."""
-        (running,) = np.nonzero(~self._fresh)
-        newest = (self._head[running] - 1) % self._rows
-        before = (newest - 1) % self._rows
-        # Without a successor the newest step cannot be learned from. It becomes the frame that the
-        # episode ended with, and the step before it, if there was one, the episode's last.
-        self._no_step[running, newest] = True
-        self._size -= len(running)
-        last = (self._head[running] > 1) & ~self._no_step[running, before]
-        self._over[running[last], before[last]] = True
-        self._fresh[:] = True
+        self._ring.interrupt()
 
     def sample(self) -> Batch:
         """Draw B transitions uniformly, with replacement, among all that are complete."""
-        envs, rows = self._draw(len(self._observation))
-        reward, discount, next_rows = self._look_ahead(envs, rows)
-        self._frames.read(envs, rows, self._observation)
-        self._frames.read(envs, next_rows, self._next_observation)
-        return Batch(
-            self._observation,
-            self._action[envs, rows % self._rows],
-            reward,
-            discount,
-            self._next_observation,
-        )
+        return self._ring.gather(*self._draw(self._ring.batch_size))
 
     def _draw(self, count: int) -> tuple[IntArray, IntArray]:
         """Return environments and rows of complete transitions, by rejecting the few others."""
-        held = np.minimum(self._head, self._rows)
+        ring = self._ring
+        held = np.minimum(ring.head, ring.rows)
         ends = np.cumsum(held)
         envs = np.zeros(count, dtype=np.int64)
         rows = np.zeros(count, dtype=np.int64)
@@ -165,63 +49,16 @@ class UniformReplay:
         for _ in range(1000):
             number = self._generator.integers(ends[-1], size=len(missing))
             env = np.searchsorted(ends, number, side="right")
-            row = self._head[env] - held[env] + number - (ends[env] - held[env])
+            row = ring.head[env] - held[env] + number - (ends[env] - held[env])
             envs[missing], rows[missing] = env, row
-            missing = missing[~self._complete(env, row)]
+            missing = missing[~ring.complete(env, row)]
             if not len(missing):
                 return envs, rows
         raise RuntimeError("replay holds no complete transition yet")
 
-    def _complete(self, envs: IntArray, rows: IntArray) -> Array:
-        """Tell for which rows the step, its whole stack and its n-step successor are there."""
-        slots = rows % self._rows
-        oldest_held = self._head[envs] - self._rows
-        whole_stack = self._frames.oldest_needed(envs, rows) >= oldest_held
-        ahead = np.arange(self._n_step)
-        window = rows[:, None] + ahead  # [K, n]
-        written = window < self._head[envs][:, None]
-        window %= self._rows
-        column = envs[:, None]
-        cut = self._terminated[column, window] | self._over[column, window]
-        ends_inside = (cut & written).any(axis=1)
-        successor = rows + self._n_step < self._head[envs]
-        complete: Array = ~self._no_step[envs, slots] & whole_stack & (ends_inside | successor)
-        return complete
-
-    def _look_ahead(
-        self, envs: IntArray, rows: IntArray
-    ) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Return n-step rewards and discounts, and the rows of the observations that follow."""
-        column = envs[:, None]
-        window = (rows[:, None] + np.arange(self._n_step)) % self._rows  # [K, n]
-        terminated = self._terminated[column, window]
-        stops = terminated | self._over[column, window]
-        # A step counts unless one before it has stopped; what stands behind that is another's.
-        counts = np.ones_like(stops)
-        counts[:, 1:] = ~np.logical_or.accumulate(stops[:, :-1], axis=1)
-        steps = counts.sum(axis=1)
-        terms = np.where(counts, self._powers[:-1] * self._reward[column, window], np.float32(0))
-        reward = np.zeros(len(rows), dtype=np.float32)
-        for k in range(self._n_step):  # in this order, whatever the machine adds at once
-            reward += terms[:, k]
-        discount = self._powers[steps]
-        discount[(terminated & counts).any(axis=1)] = 0
-        # Behind a life lost in the newest step stands no row yet; its discount of 0 hides it.
-        return reward, discount, np.minimum(rows + steps, self._head[envs] - 1)
-
     def save(self, directory: Path) -> None:
         """Write everything held, but not the generator, to `directory`."""
-        filled = int(min(self._head.max(), self._rows))
-        self._frames.save(directory, filled)
-        for name in _COLUMNS:
-            np.save(directory / f"{name}.npy", getattr(self, f"_{name}")[:, :filled])
-        state = {
-            "head": self._head.tolist(),
-            "fresh": self._fresh.tolist(),
-            "size": self._size,
-            "rows": self._rows,
-        }
-        (directory / "state.json").write_text(json.dumps(state))
+        self._ring.save(directory)
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote.
@@ -229,23 +66,4 @@ class UniformReplay:
         Raises:
             ValueError: it was saved with another capacity or number of environments.
         """
-        state = json.loads((directory / "state.json").read_text())
-        if state["rows"] != self._rows or len(state["head"]) != len(self._head):
-            raise ValueError("the replay was saved with another capacity or num_envs")
-        self._frames.load(directory)
-        self._no_step[:] = True
-        for name in _COLUMNS:
-            column = np.load(directory / f"{name}.npy", allow_pickle=False)
-            getattr(self, f"_{name}")[:, : column.shape[1]] = column
-        self._head[:] = state["head"]
-        self._fresh[:] = state["fresh"]
-        self._size = state["size"]
-
-
-_COLUMNS = ("action", "reward", "terminated", "over", "no_step")
-
-
-def _rows(observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int) -> int:
-    # The oldest rows lack part of their stack and the newest their successor: room for both.
-    stack = observation_space.shape[0] if isinstance(observation_space, FrameStack) else 1
-    return -(-capacity // num_envs) + stack - 1 + n_step
+        self._ring.load(directory)
