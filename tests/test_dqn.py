@@ -48,7 +48,8 @@ class Tables:
 
 def make_tables(**options: Any) -> Tables:
     network = {"hidden_sizes": [8], "dueling": False, "layer_norm": False, "noisy": False}
-    replay = {"capacity": 200, "batch_size": 8}
+    replay = {key: field.default for key, field in ReplayConfig.model_fields.items()}
+    replay |= {"capacity": 200, "batch_size": 8}
     tables: list[dict[str, Any]] = [
         {key: options.pop(key, default) for key, default in table.items()}
         for table in (network, replay)
@@ -146,8 +147,8 @@ def keep_batches(agent: DQN, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     kept: list[Batch] = []
     sample = agent._replay.sample
 
-    def keeping() -> Batch:
-        batch = sample()
+    def keeping(step: int) -> Batch:
+        batch = sample(step)
         kept.append(copy.deepcopy(batch))
         return batch
 
@@ -224,9 +225,10 @@ def reference_gradient(
     hidden, values = forward(online, x)
     error = values[rows, batch.action] - y
     small = np.abs(error) < 1
-    loss = float(np.where(small, error**2 / 2, np.abs(error) - 0.5).mean())
+    weights = np.ones(len(x)) if batch.weights is None else batch.weights.astype(np.float64)
+    loss = float((weights * np.where(small, error**2 / 2, np.abs(error) - 0.5)).mean())
     by_value = np.zeros_like(values)
-    by_value[rows, batch.action] = np.clip(error, -1, 1) / len(x)
+    by_value[rows, batch.action] = weights * np.clip(error, -1, 1) / len(x)
     by_hidden = (by_value @ online["head.weight"]) * (hidden > 0)
     gradient = {
         "torso.layers.0.weight": by_hidden.T @ x,
@@ -240,10 +242,16 @@ def reference_gradient(
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
 def test_updates_are_those_of_an_independent_computation(
-    monkeypatch: pytest.MonkeyPatch, double: bool, n_step: int, max_grad_norm: float | None
+    monkeypatch: pytest.MonkeyPatch,
+    double: bool,
+    n_step: int,
+    max_grad_norm: float | None,
+    kind: str,
 ) -> None:
     agent = make_agent(
+        kind=kind,
         double=double,
         n_step=n_step,
         max_grad_norm=max_grad_norm,
@@ -284,6 +292,10 @@ def test_updates_are_those_of_an_independent_computation(
         for name, value in weights(agent._network).items():
             np.testing.assert_allclose(value, online[name], rtol=2e-4, atol=2e-5)
         assert equal(weights(agent._target), target)
+        if kind == "prioritized":
+            leaves = batches[-1].leaves
+            priorities = (np.abs(error) + 1e-6) ** 0.6
+            np.testing.assert_allclose(agent._replay._tree.masses[leaves], priorities, rtol=1e-3)
     large = np.concatenate(errors) > 1
     assert large.any()  # both parts of the Huber loss took part
     assert not large.all()
@@ -539,6 +551,14 @@ CHANGES: dict[str, Any] = {
     "noisy": True,
     "capacity": 100,
     "batch_size": 9,
+    "kind": "prioritized",
+}
+OF_PRIORITIZED: dict[str, Any] = {
+    "priority_exponent": 0.1,
+    "priority_epsilon": 1.0,
+    "importance_exponent_start": 0.9,
+    "importance_exponent_end": 0.0,
+    "importance_exponent_steps": 1000,
 }
 
 
@@ -557,8 +577,31 @@ def test_every_option_changes_what_is_learned(option: str) -> None:
     assert abs(after - before) > 1e-3 * before
 
 
+@pytest.mark.parametrize("option", [*OF_PRIORITIZED])
+def test_every_option_of_prioritized_replay_changes_what_is_learned(option: str) -> None:
+    base: dict[str, Any] = {"kind": "prioritized", "importance_exponent_steps": 100}
+    _, before = outcome(**base)
+    _, after = outcome(**base | {option: OF_PRIORITIZED[option]})
+    assert abs(after - before) > 1e-3 * before
+
+
+@pytest.mark.parametrize("option", [*OF_PRIORITIZED])
+def test_options_that_would_change_nothing_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=rf"\[replay\] {option}: .* would change nothing"):
+        make_agent(**{option: OF_PRIORITIZED[option]})
+
+
 def test_no_option_of_the_table_is_left_out() -> None:
-    assert {*DQNConfig.model_fields, *ReplayConfig.model_fields} - {"name"} <= set(CHANGES)
+    tested = {*CHANGES, *OF_PRIORITIZED}
+    assert {*DQNConfig.model_fields, *ReplayConfig.model_fields} - {"name"} <= tested
+
+
+def test_the_importance_exponent_follows_agent_steps() -> None:
+    agent = make_agent(kind="prioritized", importance_exponent_steps=100)
+    feed(agent, 25)
+    assert agent.gauges()["charts/importance_exponent"] == pytest.approx(0.7)
+    feed(agent, 50)
+    assert agent.gauges()["charts/importance_exponent"] == 1.0
 
 
 def test_no_limit_on_gradients_is_an_option_too() -> None:
@@ -704,6 +747,7 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
     "options",
     [
         {},
+        {"kind": "prioritized"},
         NOISY,
         NOISY | {"dueling": True},
     ],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -9,261 +8,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_simulation import (
+    VECTOR,
+    Simulation,
+    check_batch,
+    copy_of,
+    expected_sets,
+    make_replay,
+    one_of_each,
+    outcomes,
+    play,
+    sampled_actions,
+    samples,
+)
 
-from rlagents.replay import Batch, TransitionRing, UniformReplay
+from rlagents.replay import TransitionRing
 from rlagents.replay.frames import FrameRings
 from rlagents.replay.trajectory import Trajectory
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, Transition
 
-VECTOR = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
-# What can follow from a step: n-step reward, discount, and the observation to bootstrap from.
-Outcome = tuple[float, float, Array | None]
-
-
-@dataclass
-class Step:
-    """One agent step, as an obvious list keeps it: with whole observations."""
-
-    row: int  # what the replay's documentation says where it stands
-    observation: Array
-    action: int
-    reward: float
-    next_observation: Array
-    terminated: bool
-    over: bool
-    interrupted: bool = False
-
-
-@dataclass
-class Life:
-    """All that one environment of the simulation has gone through."""
-
-    steps: list[Step] = field(default_factory=list)
-    rows: int = 0
-    frames: list[Array] = field(default_factory=list)  # of the running episode
-    length: int = 0  # at which it ends
-    ends_by_truncation: bool = False
-
-
-class Simulation:
-    """N environments whose every frame and action is unique, and a plain list of what happened."""
-
-    def __init__(
-        self,
-        space: gym.spaces.Box,
-        num_envs: int,
-        *,
-        seed: int,
-        max_length: int = 6,
-        truncated: float = 0.3,
-        life_lost: float = 0.1,
-    ) -> None:
-        self.space = space
-        self.lives = [Life() for _ in range(num_envs)]
-        self._generator = np.random.default_rng(seed)
-        self._max_length = max_length
-        self._truncated = truncated
-        self._life_lost = life_lost
-        self._frames = 0
-        self._actions = 0
-        for life in self.lives:
-            self._begin(life)
-
-    def _new_frame(self) -> Array:
-        self._frames += 1
-        if isinstance(self.space, FrameStack):
-            digits = [self._frames // 251**place % 251 + 1 for place in range(6)]  # never zero
-            return np.array(digits, dtype=np.uint8).reshape(2, 3)
-        return np.array([self._frames, -self._frames, 0.5], dtype=np.float32)
-
-    def _observation(self, life: Life) -> Array:
-        if not isinstance(self.space, FrameStack):
-            return life.frames[-1].copy()
-        stack = self.space.shape[0]
-        zeros = [np.zeros((2, 3), dtype=np.uint8)] * stack
-        return np.stack((zeros + life.frames)[-stack:])
-
-    def _begin(self, life: Life) -> None:
-        life.frames = [self._new_frame()]
-        life.length = int(self._generator.integers(1, self._max_length + 1))
-        life.ends_by_truncation = bool(self._generator.random() < self._truncated)
-
-    def interrupt(self) -> None:
-        """Begin every episode anew, whatever it was in."""
-        for life in self.lives:
-            if life.steps and not life.steps[-1].over:
-                life.steps[-1].interrupted = True
-            self._begin(life)
-
-    def step(self) -> Transition:
-        """Step every environment."""
-        taken = []
-        for life in self.lives:
-            observation = self._observation(life)
-            life.frames.append(self._new_frame())
-            self._actions += 1
-            over = len(life.frames) > life.length
-            life_lost = bool(self._generator.random() < self._life_lost)
-            step = Step(
-                life.rows,
-                observation,
-                self._actions,
-                float(self._generator.integers(-8, 9)) / 4,
-                self._observation(life),
-                life_lost or (over and not life.ends_by_truncation),
-                over,
-            )
-            life.rows += 2 if over else 1
-            life.steps.append(step)
-            taken.append(step)
-            if over:
-                self._begin(life)
-        return Transition(
-            np.stack([step.observation for step in taken]),
-            np.array([step.action for step in taken], dtype=np.int64),
-            np.array([step.reward for step in taken], dtype=np.float32),
-            np.stack([step.next_observation for step in taken]),
-            np.array([step.terminated for step in taken]),
-            np.array([step.over for step in taken]),
-        )
-
-    def feed(self, replay: UniformReplay, steps: int) -> None:
-        """Step, and let the replay see it in arrays that are overwritten afterwards."""
-        for _ in range(steps):
-            transition = self.step()
-            replay.observe(transition)
-            for array in transition:
-                array[...] = 1
-
-    def find(self, action: int) -> tuple[Life, int]:
-        """Return the environment and the index of the step with this action."""
-        life = self.lives[(action - 1) % len(self.lives)]
-        index = (action - 1) // len(self.lives)
-        assert life.steps[index].action == action
-        return life, index
-
-
-def outcomes(steps: list[Step], first: int, n_step: int, gamma: float) -> list[Outcome]:
-    """Return what may be learned from a step: nothing while its successor is unknown.
-
-    There is one answer, except where an interruption leaves it open how the last step is used.
-    """
-    reward, discount = 0.0, 1.0
-    answers: list[Outcome] = []
-    for step in steps[first : first + n_step]:
-        if step.interrupted and step is not steps[first]:
-            answers.append((reward, discount, step.observation))
-        reward += discount * step.reward
-        discount *= gamma
-        if step.terminated:
-            return [*answers, (reward, 0.0, None)]
-        if step.over or step.interrupted:
-            return [*answers, (reward, discount, step.next_observation)]
-    if first + n_step >= len(steps):
-        return []
-    return [(reward, discount, steps[first + n_step].observation)]
-
-
-def expected_sets(
-    simulation: Simulation, *, capacity: int, n_step: int, gamma: float
-) -> tuple[set[int], set[int]]:
-    """Return the actions that must and those that may be sampled."""
-    stack = simulation.space.shape[0] if isinstance(simulation.space, FrameStack) else 1
-    share = -(-capacity // len(simulation.lives))
-    must, may = set(), set()
-    for life in simulation.lives:
-        for index, step in enumerate(life.steps):
-            answers = outcomes(life.steps, index, n_step, gamma)
-            if not answers:
-                continue
-            if step.row >= life.rows - share - stack + 1 - n_step:
-                may.add(step.action)
-            free = step.interrupted or len(answers) > 1  # an interruption may spoil it
-            if step.row >= life.rows - share - n_step and not free:
-                must.add(step.action)
-    return must, may
-
-
-def check_batch(simulation: Simulation, batch: Batch, n_step: int, gamma: float) -> set[int]:
-    """Compare each sample with the list, byte for byte; return the actions sampled."""
-    assert batch.observation.dtype == simulation.space.dtype
-    assert batch.next_observation.dtype == simulation.space.dtype
-    assert [str(array.dtype) for array in batch[1:4]] == ["int64", "float32", "float32"]
-    samples = zip(
-        batch.action.tolist(),
-        batch.reward.tolist(),
-        batch.discount.tolist(),
-        map(np.ndarray.tobytes, batch.observation),
-        map(np.ndarray.tobytes, batch.next_observation),
-        strict=True,
-    )
-    for action, reward, discount, observation, after in set(samples):
-        life, index = simulation.find(action)
-        assert observation == life.steps[index].observation.tobytes()
-        answers = outcomes(life.steps, index, n_step, gamma)
-        assert any(
-            (reward, discount) == answer[:2] and (answer[2] is None or answer[2].tobytes() == after)
-            for answer in answers
-        ), (life.steps[index : index + n_step + 1], reward, discount, after)
-    return set(batch.action.tolist())
-
-
-def sampled_actions(
-    simulation: Simulation, replay: UniformReplay, n_step: int, gamma: float
-) -> set[int]:
-    """Check enough samples for every transition to be among them; return their actions."""
-    drawn = set()
-    # Of M transitions one is missing from 20 M draws in fewer than M in 10^8 cases.
-    count = 0
-    while count < 20 * len(replay):
-        batch = replay.sample()
-        drawn |= check_batch(simulation, batch, n_step, gamma)
-        count += len(batch.action)
-    return drawn
-
-
-def make_replay(
-    space: gym.spaces.Box,
-    num_envs: int = 1,
-    *,
-    capacity: int = 20,
-    batch_size: int = 64,
-    n_step: int = 1,
-    gamma: float = 0.5,
-    seed: int = 0,
-) -> UniformReplay:
-    ring = TransitionRing(
-        space, num_envs, capacity=capacity, batch_size=batch_size, n_step=n_step, gamma=gamma
-    )
-    return UniformReplay(ring, np.random.default_rng(seed))
-
-
-def copy_of(batch: Batch) -> Batch:
-    return Batch(
-        batch.observation.copy(),
-        batch.action.copy(),
-        batch.reward.copy(),
-        batch.discount.copy(),
-        batch.next_observation.copy(),
-    )
-
-
-def samples(replay: UniformReplay, batches: int) -> Iterator[Batch]:
-    for _ in range(batches):
-        yield replay.sample()
-
-
-def one_of_each(replay: UniformReplay, batches: int = 20) -> dict[int, tuple[float, float, Array]]:
-    """Return reward, discount and next observation by action, which must always be the same."""
-    found: dict[int, tuple[float, float, Array]] = {}
-    for batch in samples(replay, batches):
-        for i, action in enumerate(batch.action.tolist()):
-            row = (float(batch.reward[i]), float(batch.discount[i]), batch.next_observation[i])
-            before = found.setdefault(action, (row[0], row[1], row[2].copy()))
-            assert before[:2] == row[:2]
-    return found
-
+KINDS = ["uniform", "prioritized"]
 
 spaces = st.one_of(
     st.integers(1, 4).map(lambda stack: FrameStack(stack, 2, 3)),
@@ -285,6 +50,7 @@ class Scenario:
     life_lost: float
     pieces: list[int]  # vector steps between two looks
     seed: int
+    kind: str
 
 
 scenarios = st.builds(
@@ -299,6 +65,7 @@ scenarios = st.builds(
     life_lost=st.sampled_from([0.0, 0.2]),
     pieces=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     seed=st.integers(0, 1000),
+    kind=st.sampled_from(KINDS),
 )
 
 
@@ -320,6 +87,7 @@ def check_scenario(scenario: Scenario, interrupts: list[bool]) -> None:
         gamma=gamma,
         seed=scenario.seed,
         batch_size=256,
+        kind=scenario.kind,
     )
     for piece, interrupt in zip(scenario.pieces, [False, *interrupts], strict=False):
         if interrupt:
@@ -350,9 +118,10 @@ def test_a_sample_is_what_the_agent_saw_with_interruptions_too(
 
 @pytest.mark.parametrize("space", [FrameStack(4, 2, 3), FrameStack(1, 2, 3), VECTOR])
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_the_seam_wherever_it_falls(space: gym.spaces.Box, n_step: int) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seam_wherever_it_falls(space: gym.spaces.Box, n_step: int, kind: str) -> None:
     simulation = Simulation(space, 2, seed=5, max_length=9)
-    replay = make_replay(space, 2, capacity=14, n_step=n_step, batch_size=128)
+    replay = make_replay(space, 2, capacity=14, n_step=n_step, batch_size=128, kind=kind)
     for step in range(60):  # the ring is around four times or more, a step at a time
         simulation.feed(replay, 1)
         must, may = expected_sets(simulation, capacity=14, n_step=n_step, gamma=0.5)
@@ -371,29 +140,6 @@ def test_discounts_that_are_not_exact_are_right_to_float32() -> None:
             ((reward, discount, _),) = outcomes(life.steps, index, 10, 0.99)
             assert batch.reward[i] == pytest.approx(reward, abs=1e-5)
             assert batch.discount[i] == pytest.approx(discount, abs=1e-6)
-
-
-def play(
-    replay: UniformReplay, rewards: list[float], ends: list[str], first_action: int = 0
-) -> None:
-    """Let one environment live through steps; observation k is k, action k too.
-
-    `ends` says for each step: "" nothing, "terminated", "truncated" (both begin an episode with
-    the next hundred), or "life".
-    """
-    number = first_action
-    for reward, end in zip(rewards, ends, strict=True):
-        replay.observe(
-            Transition(
-                np.full((1, 3), number, dtype=np.float32),
-                np.array([number]),
-                np.array([reward], dtype=np.float32),
-                np.full((1, 3), number + 1, dtype=np.float32),
-                np.array([end in ("terminated", "life")]),
-                np.array([end in ("terminated", "truncated")]),
-            )
-        )
-        number = (number // 100 + 1) * 100 if end in ("terminated", "truncated") else number + 1
 
 
 def test_three_steps_up_to_a_termination_by_hand() -> None:
@@ -469,8 +215,9 @@ def test_an_episode_of_one_step() -> None:
 
 
 @pytest.mark.parametrize("n_step", [1, 2, 3])
-def test_an_interruption_closes_the_running_episode(n_step: int) -> None:
-    replay = make_replay(VECTOR, n_step=n_step)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interruption_closes_the_running_episode(n_step: int, kind: str) -> None:
+    replay = make_replay(VECTOR, n_step=n_step, kind=kind)
     play(replay, [1, 10, 100, 1000], ["", "", "", ""])
     replay.interrupt()
     play(replay, [7, 7, 7, 7, 7], ["", "", "", "", ""], first_action=100)
@@ -528,8 +275,9 @@ def test_a_stack_does_not_reach_behind_an_interruption() -> None:
     assert {first_after, first_after + 1} <= sampled
 
 
-def test_an_empty_replay_says_so() -> None:
-    replay = make_replay(VECTOR, n_step=3)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_replay_says_so(kind: str) -> None:
+    replay = make_replay(VECTOR, n_step=3, kind=kind)
     play(replay, [1, 1], ["", ""])
     with pytest.raises(RuntimeError, match="no complete transition"):
         replay.sample()

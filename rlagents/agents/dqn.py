@@ -17,6 +17,7 @@ Differences from the paper:
   paper's Algorithm 1: one draw for each choice of actions, and one each for the online network, the
   target network and, with `double`, the choice in the target, shared by all transitions of a batch.
   The N environments of a step share a draw; the means alone are played in evaluation.
+- Replay is uniform as in the paper, or by priority (Schaul et al. 2016).
 - n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
 - Adam (Kingma and Ba 2015) in place of RMSProp, as today's implementations have it.
 """
@@ -46,7 +47,14 @@ from rlagents.networks import (
     make_torso,
     resolve_precision,
 )
-from rlagents.replay import ReplayConfig, TransitionRing, UniformReplay, make_replay
+from rlagents.replay import (
+    PrioritizedReplay,
+    ReplayConfig,
+    UniformReplay,
+    check_replay,
+    make_replay,
+    nbytes_for,
+)
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, IntArray, Metrics, Transition
 
@@ -129,7 +137,7 @@ class DQN(Agent):
         self,
         config: DQNConfig,
         network: QNetwork,
-        replay: UniformReplay,
+        replay: UniformReplay | PrioritizedReplay,
         replay_generator: np.random.Generator,
         *,
         num_actions: int,
@@ -214,6 +222,7 @@ class DQN(Agent):
     def check(cls, config: AgentTables, *, num_envs: int) -> None:
         """Raise UsageError where learning could never begin."""
         table, replay = _tables(config)
+        check_replay(replay)
         if table.learning_starts > replay.capacity:
             raise UsageError(
                 f"[agent] learning_starts: {table.learning_starts} transitions never fit into "
@@ -237,7 +246,7 @@ class DQN(Agent):
     ) -> int:
         """Return the memory of a full replay, in bytes."""
         table, replay = _tables(config)
-        return TransitionRing.nbytes_for(observation_space, num_envs, replay.capacity, table.n_step)
+        return nbytes_for(replay, observation_space, num_envs, n_step=table.n_step)
 
     @property
     def epsilon(self) -> float:
@@ -282,7 +291,7 @@ class DQN(Agent):
         return metrics
 
     def _update(self) -> Metrics:
-        batch = self._replay.sample()
+        batch = self._replay.sample(self._steps)
         o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
         a_tm1 = torch.from_numpy(batch.action).to(self._device)  # [B]
         r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
@@ -298,12 +307,18 @@ class DQN(Agent):
         self._draw_noise(self._network)
         q_tm1 = self._network(o_tm1).gather(1, a_tm1[:, None]).squeeze(1)  # [B]
         # The Huber loss is the paper's clipping of the error term to [-1, 1].
-        loss = F.smooth_l1_loss(q_tm1, target)
+        losses = F.smooth_l1_loss(q_tm1, target, reduction="none")  # [B]
+        if batch.weights is not None:
+            losses = losses * torch.from_numpy(batch.weights).to(self._device)
+        loss = losses.mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
         self._optimizer.step()
+        if isinstance(self._replay, PrioritizedReplay):
+            errors = (target - q_tm1).detach()  # [B]
+            self._replay.update_priorities(batch, errors.cpu().numpy())
         return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
 
     def _draw_noise(self, network: QNetwork) -> None:
@@ -315,8 +330,11 @@ class DQN(Agent):
         self._replay.interrupt()
 
     def gauges(self) -> dict[str, float]:
-        """Return epsilon."""
-        return {"charts/epsilon": self.epsilon}
+        """Return epsilon, and prioritized replay's beta."""
+        gauges = {"charts/epsilon": self.epsilon}
+        if isinstance(self._replay, PrioritizedReplay):
+            gauges["charts/importance_exponent"] = self._replay.importance.at(self._steps)
+        return gauges
 
     def policy(self) -> Policy:
         """Return a greedy copy."""

@@ -5,11 +5,22 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 
-from rlagents.replay.config import ReplayConfig
+from rlagents.replay.config import ReplayConfig, check_replay
+from rlagents.replay.prioritized import ImportanceSchedule, PrioritizedReplay
 from rlagents.replay.ring import Batch, TransitionRing
 from rlagents.replay.uniform import UniformReplay
 
-__all__ = ["Batch", "ReplayConfig", "TransitionRing", "UniformReplay", "make_replay"]
+__all__ = [
+    "Batch",
+    "ImportanceSchedule",
+    "PrioritizedReplay",
+    "ReplayConfig",
+    "TransitionRing",
+    "UniformReplay",
+    "check_replay",
+    "make_replay",
+    "nbytes_for",
+]
 
 
 def make_replay(
@@ -20,7 +31,7 @@ def make_replay(
     n_step: int,
     gamma: float,
     generator: np.random.Generator,
-) -> UniformReplay:
+) -> UniformReplay | PrioritizedReplay:
     """Return the replay that `[replay]` describes.
 
     Args:
@@ -39,4 +50,25 @@ def make_replay(
         n_step=n_step,
         gamma=gamma,
     )
-    return UniformReplay(ring, generator)
+    if config.kind == "uniform":
+        return UniformReplay(ring, generator)
+    importance = ImportanceSchedule(
+        config.importance_exponent_start,
+        config.importance_exponent_end,
+        config.importance_exponent_steps,
+    )
+    return PrioritizedReplay(
+        ring,
+        generator,
+        exponent=config.priority_exponent,
+        importance=importance,
+        epsilon=config.priority_epsilon,
+    )
+
+
+def nbytes_for(
+    config: ReplayConfig, observation_space: gym.spaces.Box, num_envs: int, *, n_step: int
+) -> int:
+    """Return the memory, in bytes, that such a replay takes when full."""
+    kind = TransitionRing if config.kind == "uniform" else PrioritizedReplay
+    return kind.nbytes_for(observation_space, num_envs, config.capacity, n_step)

@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     reward: FloatArray  # [B] sum of gamma^k * r_{t+k} over the steps until the end, n at most
     discount: FloatArray  # [B] gamma^(number of those steps), 0 where the episode terminated
     next_observation: Array  # [B, ...] n steps later, or what a truncated episode ended with
+    weights: FloatArray | None = None  # [B] of each transition's loss; None where all are 1
+    leaves: IntArray | None = None  # [B] where the priorities are, if there are any
 
 
 class TransitionRing:
@@ -65,6 +67,7 @@ class TransitionRing:
         self.rows = rows  # of each environment
         self.batch_size = batch_size
         self.n_step = n_step
+        self.stack = self.frames.stack
         self.head = np.zeros(num_envs, dtype=np.int64)  # rows written so far
         powers = [np.float32(1)]  # gamma^0 to gamma^n
         for _ in range(n_step):

@@ -34,8 +34,12 @@ class UniformReplay:
         """Close the running episodes: their next observation will never come."""
         self._ring.interrupt()
 
-    def sample(self) -> Batch:
-        """Draw B transitions uniformly, with replacement, among all that are complete."""
+    def sample(self, step: int = 0) -> Batch:
+        """Draw B transitions uniformly, with replacement, among all that are complete.
+
+        Args:
+            step: agent steps so far; uniform draws are the same at any time.
+        """
         return self._ring.gather(*self._draw(self._ring.batch_size))
 
     def _draw(self, count: int) -> tuple[IntArray, IntArray]:
