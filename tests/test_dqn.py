@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from pydantic import ValidationError
 
 from rlagents.agents.dqn import DQN, DQNConfig, td_targets
 from rlagents.errors import UsageError
@@ -37,6 +38,7 @@ BASE: dict[str, Any] = {
 
 
 NOISY: dict[str, Any] = {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}
+SOFT: dict[str, Any] = {"target_period_steps": 10_000}  # its default, as target_tau asks for
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def forward(
 
 
 def reference_gradient(
-    online: Numbers, target: Numbers, batch: Batch, double: bool
+    online: Numbers, target: Numbers, batch: Batch, double: bool, loss: str = "huber"
 ) -> tuple[Numbers, float, npt.NDArray[np.float64]]:
     """Return gradient, loss and errors as Mnih et al. (2015) and van Hasselt et al. (2016) say."""
     x = batch.observation.astype(np.float64)
@@ -226,9 +228,13 @@ def reference_gradient(
     error = values[rows, batch.action] - y
     small = np.abs(error) < 1
     weights = np.ones(len(x)) if batch.weights is None else batch.weights.astype(np.float64)
-    loss = float((weights * np.where(small, error**2 / 2, np.abs(error) - 0.5)).mean())
+    losses = np.where(small, error**2 / 2, np.abs(error) - 0.5)
+    slopes = np.clip(error, -1, 1)
+    if loss == "mse":
+        losses, slopes = error**2, 2 * error
+    losses, slopes = weights * losses, weights * slopes
     by_value = np.zeros_like(values)
-    by_value[rows, batch.action] = weights * np.clip(error, -1, 1) / len(x)
+    by_value[rows, batch.action] = slopes / len(x)
     by_hidden = (by_value @ online["head.weight"]) * (hidden > 0)
     gradient = {
         "torso.layers.0.weight": by_hidden.T @ x,
@@ -236,25 +242,28 @@ def reference_gradient(
         "head.weight": by_value.T @ hidden,
         "head.bias": by_value.sum(axis=0),
     }
-    return gradient, loss, error
+    return gradient, float(losses.mean()), error
 
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+@pytest.mark.parametrize("loss_kind", ["huber", "mse"])
 def test_updates_are_those_of_an_independent_computation(
     monkeypatch: pytest.MonkeyPatch,
     double: bool,
     n_step: int,
     max_grad_norm: float | None,
     kind: str,
+    loss_kind: str,
 ) -> None:
     agent = make_agent(
         kind=kind,
         double=double,
         n_step=n_step,
         max_grad_norm=max_grad_norm,
+        loss=loss_kind,
         adam_epsilon=1e-3,
         target_period_steps=10**6,
         batch_size=32,
@@ -273,7 +282,7 @@ def test_updates_are_those_of_an_independent_computation(
         while not (metrics := drive(agent, stream, 1)[1][0]):
             pass
         assert len(batches) == update
-        gradient, loss, error = reference_gradient(online, target, batches[-1], double)
+        gradient, loss, error = reference_gradient(online, target, batches[-1], double, loss_kind)
         errors.append(np.abs(error))
         assert float(metrics["losses/td_loss"]) == pytest.approx(loss, rel=1e-4)
         x = batches[-1].observation.astype(np.float64)
@@ -300,7 +309,7 @@ def test_updates_are_those_of_an_independent_computation(
     assert large.any()  # both parts of the Huber loss took part
     assert not large.all()
     if double:
-        single, _, _ = reference_gradient(online, target, batches[-1], False)
+        single, _, _ = reference_gradient(online, target, batches[-1], False, kind)
         assert not np.allclose(single["head.bias"], gradient["head.bias"])
 
 
@@ -456,6 +465,77 @@ def test_the_target_is_copied_every_period(num_envs: int, period: int, copies: l
     assert found == copies
 
 
+@pytest.mark.parametrize("tau", [0.01, 0.3, 1.0])
+def test_a_soft_target_goes_part_of_the_way_after_each_update(
+    monkeypatch: pytest.MonkeyPatch, tau: float
+) -> None:
+    agent = make_agent(8, target_tau=tau, update_period_steps=4, **SOFT)
+    update = agent._update
+    updates = 0
+    expected = weights(agent._target)
+
+    def watched() -> Metrics:
+        nonlocal updates, expected
+        metrics = update()
+        updates += 1
+        online, target = weights(agent._network), weights(agent._target)
+        for name, before in expected.items():
+            way = (1 - tau) * before + tau * online[name]
+            np.testing.assert_allclose(target[name], way, rtol=1e-5, atol=1e-7)
+        expected = target
+        return metrics
+
+    monkeypatch.setattr(agent, "_update", watched)
+    drive(agent, Stream(8), 12)
+    assert updates > 10
+    assert equal(weights(agent._target), expected)  # and at no other time
+    assert equal(expected, weights(agent._network)) == (tau == 1)
+
+
+def test_a_soft_target_is_never_copied() -> None:
+    agents = [make_agent(target_tau=1e-9, **SOFT) for _ in range(2)]
+    first = weights(agents[0]._target)
+    agents[0]._steps_since_target = 10**6
+    for agent in agents:
+        drive(agent, Stream(2), 40)
+    assert equal(weights(agents[0]._target), weights(agents[1]._target))
+    for name, value in weights(agents[0]._target).items():
+        np.testing.assert_allclose(value, first[name], atol=1e-6)
+
+
+def test_the_learning_rate_changes_in_a_straight_line() -> None:
+    agent = make_agent(
+        4, learning_rate=0.008, learning_rate_end=0.002, learning_rate_decay_steps=200
+    )
+    found = []
+    for _ in range(6):
+        found.append(agent.learning_rate)
+        assert agent.gauges()["charts/learning_rate"] == agent.learning_rate
+        feed(agent, 10, num_envs=4)
+        assert agent.learn()
+        assert agent._optimizer.param_groups[0]["lr"] == agent.learning_rate
+    assert found == pytest.approx([0.008, 0.0068, 0.0056, 0.0044, 0.0032, 0.002])
+    feed(agent, 100, num_envs=4)
+    assert agent.learning_rate == pytest.approx(0.002)
+    constant = make_agent(4)
+    feed(constant, 100, num_envs=4)
+    assert constant.learning_rate == 1e-2
+    assert "charts/learning_rate" not in constant.gauges()
+
+
+def test_a_learning_rate_that_ends_at_zero_ends_learning() -> None:
+    agent = make_agent(learning_rate_end=0.0, learning_rate_decay_steps=60)
+    stream = Stream(2)
+    drive(agent, stream, 29)
+    before = weights(agent._network)
+    assert drive(agent, stream, 1)[1][0]
+    assert not equal(weights(agent._network), before)
+    drive(agent, stream, 1)
+    before = weights(agent._network)
+    assert drive(agent, stream, 1)[1][0]
+    assert equal(weights(agent._network), before)
+
+
 @pytest.mark.parametrize("clip_rewards", [False, True])
 def test_rewards_are_clipped_to_their_sign(
     monkeypatch: pytest.MonkeyPatch, clip_rewards: bool
@@ -530,7 +610,22 @@ def test_a_score_may_cut_the_bootstrap(monkeypatch: pytest.MonkeyPatch, reset: b
     assert found == (going | cut if reset else going)
 
 
+# What an option needs beside it, before and after it is changed.
+BESIDE: dict[str, dict[str, Any]] = {
+    "learning_rate_end": {"learning_rate_end": 1e-3, "learning_rate_decay_steps": 100},
+    "learning_rate_decay_steps": {"learning_rate_end": 1e-3, "learning_rate_decay_steps": 100},
+    "rmsprop_decay": {"optimizer": "rmsprop"},
+    "rmsprop_epsilon": {"optimizer": "rmsprop"},
+    "target_tau": SOFT,
+}
 CHANGES: dict[str, Any] = {
+    "optimizer": "rmsprop",
+    "learning_rate_end": 1e-4,
+    "learning_rate_decay_steps": 50,
+    "rmsprop_decay": 0.8,
+    "rmsprop_epsilon": 1e-2,
+    "loss": "mse",
+    "target_tau": 0.05,
     "learning_rate": 2e-2,
     "adam_epsilon": 0.1,
     "gamma": 0.5,
@@ -572,8 +667,9 @@ def outcome(**options: Any) -> tuple[list[list[int]], float]:
 
 @pytest.mark.parametrize("option", [*CHANGES])
 def test_every_option_changes_what_is_learned(option: str) -> None:
-    _, before = outcome()
-    _, after = outcome(**{option: CHANGES[option]})
+    beside = BESIDE.get(option, {})
+    _, before = outcome(**beside)
+    _, after = outcome(**beside | {option: CHANGES[option]})
     assert abs(after - before) > 1e-3 * before
 
 
@@ -750,6 +846,8 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
         {"kind": "prioritized"},
         NOISY,
         NOISY | {"dueling": True},
+        {"optimizer": "rmsprop", "loss": "mse"},
+        SOFT | {"target_tau": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
     ],
 )
 def test_a_saved_agent_goes_on_bit_for_bit(
@@ -939,6 +1037,40 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
     agent = make_agent(8, learning_starts=32, n_step=3, update_period_steps=8)
     feed(agent, 4, num_envs=8)
     assert agent.learn()  # the fewest transitions that pass the check are enough
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "rmsprop", "adam_epsilon": 1e-4}, 'adam_epsilon.*set optimizer = "adam"'),
+        ({"rmsprop_decay": 0.9}, 'rmsprop_decay.*set optimizer = "rmsprop"'),
+        ({"rmsprop_epsilon": 0.1}, 'rmsprop_epsilon.*set optimizer = "rmsprop"'),
+        ({"learning_rate_end": 0.1}, "learning_rate_end: needs learning_rate_decay_steps"),
+        ({"learning_rate_decay_steps": 9}, "learning_rate_decay_steps: needs learning_rate_end"),
+        ({"target_tau": 0.1}, "target_tau.*target_period_steps = 30 would do nothing.*10000"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DQN.check(make_tables(**options), num_envs=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer", "sgd"),
+        ("loss", "l1"),
+        ("target_tau", 0.0),
+        ("target_tau", 1.5),
+        ("learning_rate_end", -0.1),
+        ("learning_rate_decay_steps", 0),
+        ("rmsprop_decay", 1.0),
+        ("rmsprop_epsilon", 0.0),
+    ],
+)
+def test_values_out_of_range_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=key):
+        make_tables(**{key: value})
 
 
 def test_memory_is_that_of_the_replay() -> None:

@@ -19,7 +19,10 @@ Differences from the paper:
   The N environments of a step share a draw; the means alone are played in evaluation.
 - Replay is uniform as in the paper, or by priority (Schaul et al. 2016).
 - n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
-- Adam (Kingma and Ba 2015) in place of RMSProp, as today's implementations have it.
+- Adam (Kingma and Ba 2015) is the default, as in today's implementations; the paper's RMSProp is an
+  option. Losses are means over a batch, where the authors' code sums, so that what it adds to the
+  variance of gradients (0.01) is divided by the square of its batch of 32.
+- The target network may follow slowly after each update (Lillicrap et al. 2016).
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from torch import Tensor
 from rlagents import seeding
 from rlagents.agents import storage
 from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.agents.optimizers import CenteredRMSprop
 from rlagents.errors import UsageError
 from rlagents.networks import (
     NetworkConfig,
@@ -67,10 +71,22 @@ class DQNConfig(Table):
 
     name: Literal["dqn"] = "dqn"
     """The learner."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Adam, or the centred RMSProp of Mnih et al. (2015)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    """Adam's step size."""
+    """The optimizer's step size."""
+    learning_rate_end: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Step size in the end, with learning_rate_decay_steps; constant if left out."""
+    learning_rate_decay_steps: Count | None = None
+    """Agent steps over which the step size changes in a straight line."""
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
     """Added to Adam's denominator; large values damp the small gradients of sparse rewards."""
+    rmsprop_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """RMSProp's decay of the averages of gradients and of their squares."""
+    rmsprop_epsilon: Annotated[float, Field(gt=0, le=1)] = 0.01 / 32**2
+    """Added to RMSProp's variance of gradients; the paper's 0.01, for means over a batch of 32."""
+    loss: Literal["huber", "mse"] = "huber"
+    """Of errors: squared up to 1 and linear beyond, halved, or squared everywhere."""
     gamma: Probability = 0.99
     """Discount per agent step."""
     n_step: Annotated[Int, Field(ge=1, le=100)] = 1
@@ -83,6 +99,8 @@ class DQNConfig(Table):
     """Agent steps for each update."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
+    target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
+    """In place of copies, the part of the way that the target network goes after each update."""
     epsilon_start: Probability = 1.0
     """Chance of a random action at the start."""
     epsilon_end: Probability = 0.01
@@ -95,6 +113,9 @@ class DQNConfig(Table):
     """Cut the bootstrap at each reward that is not 0: a point of Pong is a game of its own."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 10.0
     """Longer gradients are shortened to this length."""
+
+
+_LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
 
 
 def td_targets(
@@ -148,9 +169,7 @@ class DQN(Agent):
         self._config = config
         self._network = network.to(device)
         self._target = copy.deepcopy(self._network).requires_grad_(False)
-        self._optimizer = torch.optim.Adam(
-            self._network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True
-        )
+        self._optimizer = _make_optimizer(config, self._network)
         self._replay = replay
         self._replay_generator = replay_generator
         self._num_actions = num_actions
@@ -220,9 +239,10 @@ class DQN(Agent):
 
     @classmethod
     def check(cls, config: AgentTables, *, num_envs: int) -> None:
-        """Raise UsageError where learning could never begin."""
+        """Raise UsageError where learning could never begin, or an option would do nothing."""
         table, replay = _tables(config)
         check_replay(replay)
+        _refuse_idle_options(table)
         if table.learning_starts > replay.capacity:
             raise UsageError(
                 f"[agent] learning_starts: {table.learning_starts} transitions never fit into "
@@ -252,8 +272,22 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """The chance of a random action now."""
         config = self._config
-        progress = min(self._steps / config.epsilon_decay_steps, 1.0)
-        return config.epsilon_start + progress * (config.epsilon_end - config.epsilon_start)
+        return _line(
+            config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps, self._steps
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's step size now."""
+        config = self._config
+        if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
+            return config.learning_rate
+        return _line(
+            config.learning_rate,
+            config.learning_rate_end,
+            config.learning_rate_decay_steps,
+            self._steps,
+        )
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -285,6 +319,8 @@ class DQN(Agent):
         while self._owed_steps >= self._config.update_period_steps:
             self._owed_steps -= self._config.update_period_steps
             metrics = self._update()
+        if self._config.target_tau is not None:
+            return metrics
         if self._steps_since_target >= self._config.target_period_steps:
             self._steps_since_target -= self._config.target_period_steps
             self._target.load_state_dict(self._network.state_dict())
@@ -307,7 +343,7 @@ class DQN(Agent):
         self._draw_noise(self._network)
         q_tm1 = self._network(o_tm1).gather(1, a_tm1[:, None]).squeeze(1)  # [B]
         # The Huber loss is the paper's clipping of the error term to [-1, 1].
-        losses = F.smooth_l1_loss(q_tm1, target, reduction="none")  # [B]
+        losses = _LOSSES[self._config.loss](q_tm1, target, reduction="none")  # [B]
         if batch.weights is not None:
             losses = losses * torch.from_numpy(batch.weights).to(self._device)
         loss = losses.mean()
@@ -315,11 +351,21 @@ class DQN(Agent):
         loss.backward()  # type: ignore[no-untyped-call]
         if self._config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
         self._optimizer.step()
+        if self._config.target_tau is not None:
+            self._move_target(self._config.target_tau)
         if isinstance(self._replay, PrioritizedReplay):
             errors = (target - q_tm1).detach()  # [B]
             self._replay.update_priorities(batch, errors.cpu().numpy())
         return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+
+    @torch.no_grad()
+    def _move_target(self, tau: float) -> None:
+        pairs = zip(self._target.parameters(), self._network.parameters(), strict=True)
+        for target, online in pairs:
+            target.lerp_(online, tau)  # target + tau (online - target)
 
     def _draw_noise(self, network: QNetwork) -> None:
         if self._noise is not None:
@@ -330,8 +376,10 @@ class DQN(Agent):
         self._replay.interrupt()
 
     def gauges(self) -> dict[str, float]:
-        """Return epsilon, and prioritized replay's beta."""
+        """Return epsilon, and what else changes: the learning rate, prioritized replay's beta."""
         gauges = {"charts/epsilon": self.epsilon}
+        if self._config.learning_rate_end is not None:
+            gauges["charts/learning_rate"] = self.learning_rate
         if isinstance(self._replay, PrioritizedReplay):
             gauges["charts/importance_exponent"] = self._replay.importance.at(self._steps)
         return gauges
@@ -379,6 +427,54 @@ class DQN(Agent):
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
+
+
+def _line(start: float, end: float, decay_steps: int, step: int) -> float:
+    """Return the value of a straight line from `start` to `end`, and `end` behind it."""
+    return start + min(step / decay_steps, 1.0) * (end - start)
+
+
+def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:
+    if config.optimizer == "rmsprop":
+        return CenteredRMSprop(
+            network.parameters(),
+            lr=config.learning_rate,
+            decay=config.rmsprop_decay,
+            epsilon=config.rmsprop_epsilon,
+        )
+    return torch.optim.Adam(
+        network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True
+    )
+
+
+def _refuse_idle_options(table: DQNConfig) -> None:
+    """Raise UsageError where one option leaves another without effect."""
+
+    def changed(key: str) -> bool:
+        return bool(getattr(table, key) != DQNConfig.model_fields[key].default)
+
+    for key, optimizer in (
+        ("adam_epsilon", "adam"),
+        ("rmsprop_decay", "rmsprop"),
+        ("rmsprop_epsilon", "rmsprop"),
+    ):
+        if table.optimizer != optimizer and changed(key):
+            raise UsageError(
+                f'[agent] {key}: does nothing with optimizer = "{table.optimizer}"; leave it out, '
+                f'or set optimizer = "{optimizer}".'
+            )
+    if (table.learning_rate_end is None) != (table.learning_rate_decay_steps is None):
+        given, missing = ("learning_rate_end", "learning_rate_decay_steps")
+        if table.learning_rate_end is None:
+            given, missing = missing, given
+        raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
+    if table.target_tau is not None and changed("target_period_steps"):
+        default = DQNConfig.model_fields["target_period_steps"].default
+        raise UsageError(
+            f"[agent] target_tau: the target network moves after each update, so that "
+            f"target_period_steps = {table.target_period_steps} would do nothing; leave one of the "
+            f"two out (target_period_steps is then {default})."
+        )
 
 
 def _make_network(

@@ -24,6 +24,12 @@ CARTPOLE_DQN = {
     "evaluation.episodes": 3,
     "checkpoint.period_steps": 700,
 }
+CARTPOLE_NOISY = {
+    **CARTPOLE_DQN,
+    "agent.epsilon_start": 0.0,
+    "agent.epsilon_end": 0.0,
+    "network.noisy": True,
+}
 CARTPOLE_REINFORCE = {
     "env.num_envs": 8,
     "agent.episodes_per_update": 16,
@@ -48,6 +54,7 @@ PONG_DQN = {
 }
 CASES = [
     pytest.param("cartpole-dqn", CARTPOLE_DQN, id="cartpole-dqn"),
+    pytest.param("cartpole-dqn", CARTPOLE_NOISY, id="cartpole-dqn-noisy"),
     pytest.param("cartpole-reinforce", CARTPOLE_REINFORCE, id="cartpole-reinforce"),
     pytest.param("pong-dqn", PONG_DQN, id="pong-dqn", marks=pytest.mark.slow),
 ]

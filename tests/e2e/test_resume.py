@@ -32,6 +32,20 @@ CARTPOLE_DQN: dict[str, Any] = {
     "replay.batch_size": 32,
     "evaluation.period_steps": 0,
 }
+CARTPOLE_NOISY: dict[str, Any] = {
+    **CARTPOLE_DQN,
+    "agent.optimizer": "rmsprop",
+    "agent.learning_rate_end": 1e-4,
+    "agent.learning_rate_decay_steps": 900,
+    "agent.target_period_steps": 10_000,
+    "agent.target_tau": 0.05,
+    "agent.loss": "mse",
+    "agent.epsilon_start": 0.0,
+    "agent.epsilon_end": 0.0,
+    "network.noisy": True,
+    "network.dueling": True,
+    "network.layer_norm": True,
+}
 CARTPOLE_REINFORCE: dict[str, Any] = {
     "env.num_envs": 8,
     "agent.episodes_per_update": 16,
@@ -107,6 +121,7 @@ def assert_in_the_middle(run: rlagents.Run) -> None:
         ("pong-dqn", PONG_DQN, 724, 1_304),
         ("pong-reinforce", PONG_REINFORCE, 260, 560),
         ("cartpole-dqn", CARTPOLE_DQN, 1_000, 1_504),
+        ("cartpole-dqn", CARTPOLE_NOISY, 1_000, 1_504),
         ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_030, 1_530),
     ],
 )
@@ -149,7 +164,11 @@ def test_a_stopped_run_goes_on_to_the_bit_in_a_new_process(
 @pytest.mark.parametrize("stop", [8, 601])
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
-    [("cartpole-dqn", CARTPOLE_DQN), ("cartpole-reinforce", CARTPOLE_REINFORCE)],
+    [
+        ("cartpole-dqn", CARTPOLE_DQN),
+        ("cartpole-dqn", CARTPOLE_NOISY),
+        ("cartpole-reinforce", CARTPOLE_REINFORCE),
+    ],
 )
 def test_it_does_not_matter_where_a_run_stops(
     tmp_path: Path, read_rows: Rows, recipe: str, overrides: dict[str, Any], stop: int

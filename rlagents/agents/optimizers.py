@@ -1,0 +1,55 @@
+"""Optimizers that PyTorch does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class CenteredRMSprop(torch.optim.Optimizer):
+    """RMSProp divided by the standard deviation of the gradient: Graves (2013), Eq. 38-41.
+
+    As Mnih et al. (2015) use it (Extended Data Table 1; `NeuralQLearner.lua` of their code):
+
+        m <- decay m + (1 - decay) g
+        v <- decay v + (1 - decay) g^2
+        w <- w - learning_rate g / sqrt(v - m^2 + epsilon)
+
+    `torch.optim.RMSprop(centered=True)` adds epsilon outside of the root, which makes another
+    floor of it: 0.01 in place of 0.1 for the paper's 0.01. The "gradient momentum" of the paper's
+    table is the decay of m; the step has no momentum.
+
+    Args:
+        parameters: to be changed.
+        lr: learning rate.
+        decay: of both averages.
+        epsilon: added to the variance of the gradient.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, lr: float, decay: float, epsilon: float
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "decay": decay, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step along the gradients at hand."""
+        assert closure is None
+        for group in self.param_groups:
+            decay, epsilon = group["decay"], group["epsilon"]
+            for parameter in group["params"]:
+                gradient: Tensor | None = parameter.grad
+                if gradient is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                mean: Tensor = state["mean"].mul_(decay).add_(gradient, alpha=1 - decay)
+                square: Tensor = state["square"].mul_(decay)
+                square.addcmul_(gradient, gradient, value=1 - decay)
+                # Rounding can take the variance of large, steady gradients below zero.
+                variance = (square - mean * mean).clamp_min_(0)
+                parameter.addcdiv_(gradient, variance.add_(epsilon).sqrt_(), value=-group["lr"])
