@@ -31,6 +31,10 @@ def episode_seed(run_seed: int, purpose: Purpose, index: int, episode: int = 0) 
     return (number << _PURPOSE_SHIFT) | (word >> (32 - _PURPOSE_SHIFT))
 
 
-def generator(seed: int, *purpose: int) -> np.random.Generator:
-    """Return a generator of its own for `seed` and the numbers that name its purpose."""
-    return np.random.default_rng(np.random.SeedSequence([seed, *purpose]))
+def generator(seed: int, purpose: int, *more: int) -> np.random.Generator:
+    """Return a generator of its own for `seed` and the numbers that name its purpose.
+
+    Numbers of different lengths never mean the same: a spawn key is mixed in after the seed's four
+    words, where plain entropy would be filled up to four with zeros.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *more)))

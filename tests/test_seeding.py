@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 import numpy as np
@@ -19,6 +20,8 @@ numbers = st.integers(0, 10**6)
 
 # Of run seed 1, index 2 and episode 3, for each purpose in its order.
 SEEDS_OF_VERSION_0_1 = [473869146, 549590452, 1135924055, 1669456245]
+# Of seed 1 and the purposes 0, 1 and 2: three numbers below 1000 each.
+GENERATORS_OF_VERSION_0_1 = [[15, 699, 828], [941, 475, 143], [426, 233, 37]]
 
 
 @settings(deadline=None)
@@ -90,11 +93,31 @@ def test_generators_repeat_themselves(seed: int, purpose: int) -> None:
 
 
 def test_generators_are_distinct() -> None:
+    """Of all names of up to three numbers, zeros at the end among them."""
+    names = [name for length in (1, 2, 3) for name in itertools.product(range(3), repeat=length)]
     streams = [
-        tuple(generator(*numbers).integers(2**63, size=4))
-        for numbers in [(1,), (2,), (1, 1), (1, 2), (2, 1), (1, 1, 1), (1, 2, 1), (1, 1, 2)]
+        tuple(generator(seed, *name).integers(2**63, size=4)) for seed in range(3) for name in names
     ]
+    assert len(streams) == 3 * (3 + 9 + 27)
     assert len(set(streams)) == len(streams)
+
+
+def test_no_generator_repeats_what_made_an_episodes_seed() -> None:
+    words = {
+        np.random.SeedSequence([1, purpose, index, 0]).generate_state(4).tobytes()
+        for purpose in range(4)
+        for index in range(4)
+    }
+    for purpose in range(4):
+        for more in ((), (0,), (1,), (1, 0)):
+            sequence = generator(1, purpose, *more).bit_generator.seed_seq
+            assert sequence.generate_state(4).tobytes() not in words
+
+
+def test_generators_stay_what_they_are() -> None:
+    """A run goes on with the generators that it began with; an evaluation is repeated with them."""
+    drawn = [generator(1, purpose).integers(1000, size=3).tolist() for purpose in range(3)]
+    assert drawn == GENERATORS_OF_VERSION_0_1
 
 
 def test_a_generator_is_its_own() -> None:
