@@ -10,7 +10,7 @@ DEMO_RUN = demo-$(shell date +%Y%m%d-%H%M%S)
 
 help:
 	@echo "make demo    train CartPole to solved, evaluate it, record a video"
-	@echo "make test    run every test"
+	@echo "make test    run every test (PYTEST_OPTIONS='-x -k replay' goes to pytest)"
 	@echo "make check   lint, formatting, types, fast tests"
 	@echo "make format  format the code"
 
@@ -27,7 +27,7 @@ demo: setup
 	@$(BIN)/python scripts/demo.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 check: setup
 	$(BIN)/ruff check .

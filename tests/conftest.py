@@ -13,6 +13,11 @@ from typing import NamedTuple
 import pytest
 import torch
 from hypothesis import settings
+from no_skips import (  # noqa: F401 - pytest finds its hooks here
+    pytest_addoption,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 
 from rlagents.cli import main
 
