@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SOLVED = 475.0
+PERFECT = 500.0  # every episode lasts to the time limit
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,15 @@ def measure_all(options: argparse.Namespace, runs_dir: Path) -> list[Result]:
     for config in options.configs:
         rows = [result for result in results if result.config == config]
         solved = sum(row.mean_return >= SOLVED for row in rows)
-        slowest = max(row.train_seconds for row in rows)
+        perfect = sum(row.mean_return == PERFECT for row in rows)
+        returns = [row.mean_return for row in rows]
+        seconds = [row.train_seconds for row in rows]
         seeds = "seed" if len(rows) == 1 else "seeds"
-        print(f"{config}: {solved} of {len(rows)} {seeds} >= {SOLVED:g}, slowest {slowest:.1f} s")
+        print(
+            f"{config}: {solved} of {len(rows)} {seeds} >= {SOLVED:g}, {perfect} at {PERFECT:g}; "
+            f"mean return: median {statistics.median(returns):.1f}, min {min(returns):.1f}; "
+            f"train s: median {statistics.median(seconds):.1f}, max {max(seconds):.1f}"
+        )
     return results
 
 
@@ -110,9 +118,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--seeds",
         nargs="+",
         type=int,
-        default=[1, 2, 3, 4, 5],
+        default=list(range(1, 11)),
         metavar="N",
-        help="of the trainings (default: 1 2 3 4 5)",
+        help="of the trainings (default: 1 to 10)",
     )
     parser.add_argument(
         "--episodes", type=int, default=100, metavar="N", help="of each evaluation (default: 100)"
