@@ -37,8 +37,7 @@ from rlagents.errors import UsageError
 from rlagents.networks import NetworkConfig
 from rlagents.replay import Batch, ReplayConfig, TransitionRing
 from rlagents.spaces import FrameStack
-from rlagents.types import Metrics
-from rlagents.types import Array, Transition
+from rlagents.types import Array, Metrics, Transition
 
 
 @pytest.fixture(autouse=True)
