@@ -37,6 +37,31 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("game", ["pong", "atari/breakout"])
+def test_the_recipe_of_2015_trains(tmp_path: Path, game: str) -> None:
+    sizes = {
+        "env.id": game,
+        "env.max_episode_frames": 200,
+        "agent.learning_starts": 40,
+        "agent.target_period_steps": 40,
+        "network.width": 0.125,
+        "network.hidden_sizes": [8],
+        "replay.capacity": 100,
+        "replay.batch_size": 4,
+        "evaluation.period_steps": 0,
+    }
+    run = rlagents.train(
+        "atari-dqn-2015", sizes, total_steps=90, runs_dir=tmp_path, name="run", quiet=True
+    )
+    agent = run.checkpoint("last").directory / "agent"
+    optimizer = load_file(agent / "optimizer.safetensors")
+    network, target = (load_file(agent / f"{name}.safetensors") for name in ("network", "target"))
+    assert {name.partition(".")[2] for name in optimizer} == {"mean", "square"}
+    assert any(square.any() for square in optimizer.values())
+    assert any(not torch.equal(network[name], target[name]) for name in network)
+    assert any(True for _ in run.episodes())
+
+
 class Corridor(gym.Env[Array, int]):
     """Walk right to the door; it can be filmed, and its length is an argument."""
 

@@ -172,7 +172,10 @@ def test_the_module_is_the_same_program() -> None:
     [
         ("envs", ["cartpole", "pong", "atari/breakout", "atari/space_invaders"]),
         ("agents", ["dqn", "reinforce"]),
-        ("configs", ["cartpole-dqn", "cartpole-reinforce", "pong-dqn", "pong-reinforce"]),
+        (
+            "configs",
+            ["atari-dqn-2015", "cartpole-dqn", "cartpole-reinforce", "pong-dqn", "pong-reinforce"],
+        ),
     ],
 )
 def test_list(cli: Cli, what: str, names: list[str]) -> None:

@@ -63,7 +63,13 @@ def in_file(key: str) -> str:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    promised = {"cartpole-dqn", "cartpole-reinforce", "pong-dqn", "pong-reinforce"}
+    promised = {
+        "atari-dqn-2015",
+        "cartpole-dqn",
+        "cartpole-reinforce",
+        "pong-dqn",
+        "pong-reinforce",
+    }
     assert promised <= set(builtin_configs())
 
 
@@ -91,6 +97,24 @@ def test_a_recipes_values_reach_the_config() -> None:
             continue
         for key, value in values.items():
             assert getattr(getattr(config, table), key) == value
+
+
+def test_the_recipe_of_2015_is_extended_data_table_1() -> None:
+    tables, recipe = read_config("atari-dqn-2015")
+    for game in ("pong", "atari/breakout"):
+        config: Any = build_config(tables, {"env.id": game}, recipe)
+        env = resolve_env_config(config.env, find_env(game))
+        assert (env.frame_skip, env.frame_stack, env.frame_size, env.noop_max) == (4, 4, 84, 30)
+        assert (env.action_set, env.sticky_probability) == ("minimal", 0.0)
+    agent = config.agent
+    assert config.replay.batch_size == 32
+    assert config.replay.capacity == 1_000_000
+    assert agent.target_period_steps == 10_000 * agent.update_period_steps
+    assert agent.rmsprop_epsilon == 0.01 / config.replay.batch_size**2
+    assert (agent.epsilon_start, agent.epsilon_end, config.evaluation.epsilon) == (1.0, 0.1, 0.05)
+    # "trained for a total of 50 million frames (that is, around 38 days of game experience)"
+    days = config.total_steps * env.frame_skip / 60 / 60 / 60 / 24
+    assert days == pytest.approx(38, abs=1)
 
 
 # --- options ----------------------------------------
