@@ -496,6 +496,11 @@ NUMERIC = {
 CONTRADICTING = (
     "agent.learning_starts",
     "agent.n_step",
+    "agent.target_tau",
+    "agent.learning_rate_end",
+    "agent.learning_rate_decay_steps",
+    "agent.rmsprop_decay",
+    "agent.rmsprop_epsilon",
     "agent.episodes_per_update",
     "replay.capacity",
     "env.num_envs",
@@ -555,6 +560,21 @@ def test_a_number_within_bounds_is_kept(which: tuple[str, str], data: st.DataObj
         for part in key.split("."):
             kept = getattr(kept, part)
         assert kept == value
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"agent.target_tau": 0.005},
+        {"agent.learning_rate_end": 0.0, "agent.learning_rate_decay_steps": 1000},
+        {"agent.optimizer": "rmsprop", "agent.rmsprop_decay": 0.0, "agent.rmsprop_epsilon": 1.0},
+    ],
+)
+def test_options_that_belong_together_are_kept(values: dict[str, Any]) -> None:
+    config = build_config(MINIMAL, values, "test.toml")
+    again = build_config(json.loads(json.dumps(config.model_dump(mode="json"))), {}, "again")
+    for key, value in values.items():
+        assert getattr(again.agent, key.removeprefix("agent.")) == value
 
 
 @given(st.sampled_from(AGENTS), st.data())
