@@ -57,19 +57,52 @@ class CheckpointStore:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
-        files = {}
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                files[path.relative_to(temporary).as_posix()] = {
-                    "size": path.stat().st_size,
-                    "sha256": _sha256(path),
-                }
-                _sync(path)
-        (temporary / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-        _sync(temporary / MANIFEST)
+        _write_manifest(temporary, step)
+        # It may be the same step again, written after an evaluation or with replay.
+        final = self._put(temporary, name)
+        index = self.index()
+        index["last"] = name
+        if best:
+            index["best"] = name
+        write_json(self._directory / "index.json", index)
+        self._prune(index)
+        return final
+
+    def lighten(self, folder: str, tell: Callable[[Path], None]) -> None:
+        """Write every checkpoint but the last anew without one of its folders.
+
+        Each is copied without it under a name that starts with a dot, given a manifest of its own,
+        and takes the other's place as in `save`: whenever the process is killed, what is found is a
+        whole checkpoint, with the folder or without. One that is damaged is left as it is.
+
+        Args:
+            folder: what is left out, such as "agent/replay".
+            tell: notes in the copy that the folder is no longer there.
+        """
+        last = self.index().get("last")
+        for whole in self._whole():
+            if whole.name == last or not (whole / folder).is_dir():
+                continue
+            try:
+                step = _verify(whole, "", but=folder)
+            except UsageError:
+                continue
+            temporary = self._directory / f".{whole.name}.part"
+            shutil.rmtree(temporary, ignore_errors=True)
+            left_out = whole / folder
+
+            def ignore(inside: str, names: list[str], left_out: Path = left_out) -> list[str]:
+                return [name for name in names if Path(inside, name) == left_out]
+
+            shutil.copytree(whole, temporary, ignore=ignore)
+            tell(temporary)
+            _write_manifest(temporary, step)
+            self._put(temporary, whole.name)
+
+    def _put(self, temporary: Path, name: str) -> Path:
+        """Give a finished checkpoint its name, in the place of an older one if there is one."""
         final = self._directory / name
         if final.exists():
-            # The same step again, written after an evaluation or with replay: the newer one counts.
             old = self._directory / f".{name}.old"
             shutil.rmtree(old, ignore_errors=True)
             os.rename(final, old)
@@ -77,12 +110,6 @@ class CheckpointStore:
             shutil.rmtree(old)
         else:
             os.rename(temporary, final)
-        index = self.index()
-        index["last"] = name
-        if best:
-            index["best"] = name
-        write_json(self._directory / "index.json", index)
-        self._prune(index)
         return final
 
     def holds(self, step: int) -> bool:
@@ -143,11 +170,28 @@ class CheckpointStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify(directory: Path, others: str) -> int:
-    """Return the step of a checkpoint whose files are all as they were written."""
+def _write_manifest(directory: Path, step: int) -> None:
+    """Write the sizes and hashes of all files, and see that everything is on the disk."""
+    (directory / MANIFEST).unlink(missing_ok=True)
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(directory).as_posix()] = {
+                "size": path.stat().st_size,
+                "sha256": _sha256(path),
+            }
+            _sync(path)
+    (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+    _sync(directory / MANIFEST)
+
+
+def _verify(directory: Path, others: str, *, but: str | None = None) -> int:
+    """Return the step of a checkpoint whose files, but for one folder, are as they were written."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
+            if but is not None and name.startswith(f"{but}/"):
+                continue
             path = directory / name
             if path.stat().st_size != expected["size"]:
                 raise ValueError(f"{name} has {path.stat().st_size} bytes, not {expected['size']}")

@@ -60,7 +60,8 @@ class CheckpointConfig(Table):
     keep: Count = 3
     """Checkpoints kept besides the best one."""
     replay: Literal["always", "on-exit", "never"] = "on-exit"
-    """When stored experience is saved too, so that resuming is exact."""
+    """When stored experience is saved too, so that resuming is exact; on-exit keeps the replay of
+    the newest only."""
 
 
 class LoggingConfig(Table):

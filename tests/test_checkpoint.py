@@ -268,6 +268,85 @@ def test_a_kill_during_the_write_shows_no_half_checkpoint(
         store.find("2")
 
 
+# --- what is kept once ----------------------------------------
+
+
+def with_replay(text: str) -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        writer(text)(directory)
+        (directory / "agent" / "replay").mkdir()
+        (directory / "agent" / "replay" / "frames.npy").write_bytes(b"frames" * 50)
+
+    return write
+
+
+def tell(directory: Path) -> None:
+    (directory / "told").touch()
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+WITHOUT = {"agent/network.bin", "runner.json", "manifest.json", "told"}
+WITH = {"agent/network.bin", "agent/replay/frames.npy", "runner.json", "manifest.json"}
+
+
+def test_all_but_the_last_lose_a_folder(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        store.save(step, with_replay(str(step)), best=step == 2)
+    store.lighten("agent/replay", tell)
+    for step in (1, 2, 3):
+        found = store.find(str(step))  # the manifest is true
+        assert files(found.directory) == (WITH if step == 3 else WITHOUT)
+        assert (found.step, content(found.directory)) == (step, str(step))
+        assert json.loads((found.directory / "manifest.json").read_text())["step"] == step
+    assert store.index() == {"best": "step-2", "last": "step-3"}
+    before = (tmp_path / "step-1").stat().st_ino
+    store.lighten("agent/replay", tell)  # nothing is left to do
+    assert (tmp_path / "step-1").stat().st_ino == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_kill_while_a_folder_is_dropped_leaves_whole_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(1, with_replay("one"))
+    store.save(2, with_replay("two"))
+    with monkeypatch.context() as patch:
+        calls = kill_at(patch, number)
+        if number < 4:  # two renames, and the old one's removal
+            with pytest.raises(KillError):
+                store.lighten("agent/replay", tell)
+        else:
+            store.lighten("agent/replay", tell)
+            assert len(calls) == 3
+    again = CheckpointStore(tmp_path, keep=3)
+    one, two = again.find("1"), again.find("last")
+    assert (content(one.directory), content(two.directory)) == ("one", "two")
+    assert files(one.directory) == (WITHOUT if number > 2 else WITH)
+    assert files(two.directory) == WITH
+    again.save(3, with_replay("three"))
+    again.lighten("agent/replay", tell)
+    assert [files(again.find(str(step)).directory) for step in (1, 2, 3)] == [WITHOUT] * 2 + [WITH]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_damaged_checkpoint_stays_as_it_is(tmp_path: Path) -> None:
+    """With a new manifest it would pass for whole."""
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(1, with_replay("one"))
+    store.save(2, with_replay("two"))
+    (tmp_path / "step-1" / "agent" / "network.bin").write_bytes(b"x")
+    store.lighten("agent/replay", tell)
+    assert files(tmp_path / "step-1") == WITH
+    with pytest.raises(UsageError, match="damaged"):
+        store.find("1")
+
+
 # --- what is in a run's folder ----------------------------------------
 
 

@@ -345,6 +345,25 @@ def test_experience_is_saved_when_the_config_says(
     assert store.index() == {"best": "step-0", "last": "step-2"}
 
 
+def test_what_cannot_be_made_smaller_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(directory: Path, _: bool) -> None:
+        (directory / "agent" / "replay").mkdir(parents=True)
+        (directory / "agent" / "replay" / "frames.npy").touch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlagents.checkpoint.shutil.copytree", full)
+    store = CheckpointStore(tmp_path)
+    observer = CheckpointObserver(store, CheckpointConfig(replay="on-exit"))
+    for step in (1, 2):
+        observer(CheckpointDue(Clock(step, step, 0.0), "stop", False, write))
+        assert store.find("last").step == step
+    assert (store.find("1").directory / "agent" / "replay").is_dir()
+
+
 # --- observers that fail ----------------------------------------
 
 

@@ -814,6 +814,35 @@ def test_checkpoint_replay(
     assert found == with_experience
 
 
+@pytest.mark.parametrize(
+    ("replay", "with_experience"), [("always", {320, 480, 640, 800}), ("on-exit", {800})]
+)
+def test_checkpoint_replay_of_a_run_that_went_on(
+    tmp_path: Path, tiny: tuple[str, ...], replay: str, with_experience: set[int]
+) -> None:
+    """What was exact once says that it is not any more, and can still be used."""
+    run = train(
+        tmp_path,
+        tiny,
+        evaluation__period_steps=0,
+        checkpoint__keep=4,
+        checkpoint__replay=replay,
+    )
+    run = rlagents.resume(run.directory, total_steps=800, quiet=True)
+    folder = run.directory / "checkpoints"
+    found = {
+        step for step in (320, 480, 640, 800) if (folder / f"step-{step}/agent/replay").is_dir()
+    }
+    assert found == with_experience
+    exact = json.loads((folder / "step-480" / "runner.json").read_text())["experience"]
+    assert exact is (replay == "always")
+    assert run.policy(480).act(np.zeros((2, 4), dtype=np.float32)).shape == (2,)
+    (folder / "index.json").write_text(json.dumps({"last": "step-480"}))
+    rlagents.resume(run.directory, total_steps=900, quiet=True)
+    kind = "exactly" if replay == "always" else "but not exactly"
+    assert f"resuming at step 480, {kind}" in (run.directory / "run.log").read_text()
+
+
 @pytest.mark.parametrize("replay", ["never", "on-exit"])
 @pytest.mark.parametrize("recipe", ["cartpole-dqn", "cartpole-reinforce"])
 def test_a_run_goes_on_from_a_checkpoint_without_experience(

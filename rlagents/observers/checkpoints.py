@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from pathlib import Path
+
 from rlagents.checkpoint import CheckpointStore
 from rlagents.config import CheckpointConfig
 from rlagents.events import CheckpointDue, Event
+
+REPLAY = "agent/replay"  # where an agent puts what is too large to be kept more than once
 
 
 class CheckpointObserver:
@@ -27,6 +33,16 @@ class CheckpointObserver:
                 lambda directory: event.write(directory, experience),
                 best=event.is_best,
             )
+            if experience and self._replay == "on-exit":
+                with contextlib.suppress(OSError):  # it only saves space
+                    self._store.lighten(REPLAY, _note_absence)
 
     def close(self) -> None:
         """Checkpoints are whole once they are written."""
+
+
+def _note_absence(directory: Path) -> None:
+    """Let whoever resumes from the checkpoint know that it is not exact any more."""
+    path = directory / "runner.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(state | {"experience": False}, indent=1) + "\n", encoding="utf-8")
