@@ -20,6 +20,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlagents.errors import UsageError
+from rlagents.profile import Timer, no_timer
 from rlagents.spaces import FrameStack
 from rlagents.types import Array
 
@@ -59,9 +60,15 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
     """
 
     def __init__(
-        self, env: gym.Env[Any, int], frame_skip: int, *, merge_pictures: bool = False
+        self,
+        env: gym.Env[Any, int],
+        frame_skip: int,
+        *,
+        merge_pictures: bool = False,
+        timer: Timer = no_timer,
     ) -> None:
         super().__init__(env)
+        self._timer = timer
         self._frame_skip = frame_skip
         self._merge_pictures = merge_pictures
 
@@ -74,7 +81,8 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if self._merge_pictures:
-                last = grayscale(observation).copy()  # the environment may draw into it again
+                with self._timer("preprocess"):
+                    last = grayscale(observation).copy()  # it may be drawn into again
             if terminated or truncated:
                 break
         if last is not None:
@@ -107,13 +115,20 @@ class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
     """
 
     def __init__(
-        self, env: gym.Env[Array, int], size: int, stack: int, crop: Sequence[int] = (0, 0)
+        self,
+        env: gym.Env[Array, int],
+        size: int,
+        stack: int,
+        crop: Sequence[int] = (0, 0),
+        *,
+        timer: Timer = no_timer,
     ) -> None:
         super().__init__(env)
         self._size = size
         assert env.observation_space.shape is not None
         self._rows = rows_to_keep(env.observation_space.shape[0], crop)
         self._frames = np.zeros((stack, size, size), dtype=np.uint8)
+        self._timer = timer
         self.observation_space = FrameStack(stack, size, size)
 
     def reset(
@@ -130,13 +145,14 @@ class StackGrayFrames(gym.Wrapper[Array, int, Array, int]):
         return self._push(observation), float(reward), terminated, truncated, info
 
     def _push(self, picture: Array) -> Array:
-        gray = grayscale(picture)[self._rows]
-        if gray.shape != (self._size, self._size):
-            shape = (self._size, self._size)
-            gray = np.asarray(cv2.resize(gray, shape, interpolation=cv2.INTER_AREA))
-        self._frames[:-1] = self._frames[1:]
-        self._frames[-1] = gray
-        return self._frames.copy()
+        with self._timer("preprocess"):
+            gray = grayscale(picture)[self._rows]
+            if gray.shape != (self._size, self._size):
+                shape = (self._size, self._size)
+                gray = np.asarray(cv2.resize(gray, shape, interpolation=cv2.INTER_AREA))
+            self._frames[:-1] = self._frames[1:]
+            self._frames[-1] = gray
+            return self._frames.copy()
 
 
 class TapFrames(gym.Wrapper[Any, int, Any, int]):

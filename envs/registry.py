@@ -30,6 +30,7 @@ from rlagents.envs.preprocessing import (
 )
 from rlagents.envs.vector import SyncVectorEnv, VectorEnv
 from rlagents.errors import UsageError, did_you_mean
+from rlagents.profile import Timer, no_timer
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array
 
@@ -307,15 +308,23 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
     return config.model_copy(update=defaults)
 
 
-def make_vector_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
+def make_vector_env(
+    spec: EnvSpec, config: EnvConfig, num_envs: int, *, timer: Timer = no_timer
+) -> VectorEnv:
     """Return `num_envs` environments of a resolved config.
+
+    Args:
+        spec: of the environment.
+        config: resolved.
+        num_envs: N.
+        timer: measures the preprocessing of pictures, where it does not happen in the emulator.
 
     Raises:
         UsageError: the environment cannot be made, or its observations cannot be used.
     """
     if spec.make_vector is not None:
         return spec.make_vector(config, num_envs)
-    return SyncVectorEnv([lambda: _make_single(spec, config)] * num_envs)
+    return SyncVectorEnv([lambda: _make_single(spec, config, timer=timer)] * num_envs)
 
 
 def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
@@ -356,7 +365,11 @@ def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.
 
 
 def _make_single(
-    spec: EnvSpec, config: EnvConfig, sink: Callable[[Array], None] | None = None
+    spec: EnvSpec,
+    config: EnvConfig,
+    sink: Callable[[Array], None] | None = None,
+    *,
+    timer: Timer = no_timer,
 ) -> gym.Env[Any, Any]:
     """Return one environment with every wrapper; with a sink, its rendered frames go there."""
     env = _make_raw(spec, config, "rgb_array" if sink is not None else None)
@@ -366,11 +379,13 @@ def _make_single(
         env = TapFrames(env, sink)
     assert config.frame_skip is not None  # resolved
     if config.frame_skip > 1:
-        env = SkipFrames(env, config.frame_skip, merge_pictures=config.frame_size is not None)
+        merges = config.frame_size is not None
+        env = SkipFrames(env, config.frame_skip, merge_pictures=merges, timer=timer)
     if config.frame_size is not None:
         assert config.frame_stack is not None  # resolved
         assert config.crop is not None
-        env = StackGrayFrames(env, config.frame_size, config.frame_stack, config.crop)
+        size, stack = config.frame_size, config.frame_stack
+        env = StackGrayFrames(env, size, stack, config.crop, timer=timer)
     elif not isinstance(env.observation_space, gym.spaces.Box):
         env = _flatten(env, spec)
     actions = choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name)

@@ -252,6 +252,7 @@ def train(
     runs_dir: str | Path = "runs",
     name: str | None = None,
     quiet: bool = False,
+    profile: bool = False,
     **top_level: Any,
 ) -> Run:
     """Train an agent and return its run.
@@ -262,6 +263,7 @@ def train(
         runs_dir: where the run's folder is made.
         name: of the folder; from config, seed and time if None.
         quiet: show no progress.
+        profile: measure where the time goes: a table in run.log, and profile.json.
         **top_level: `total_steps`, `seed`, `device`.
 
     Raises:
@@ -275,13 +277,22 @@ def train(
         tables, recipe = read_config(config)
         source = str(config)
     checked = build_config(tables, {**(overrides or {}), **top_level}, source)
-    folder = start_run(checked, runs_dir=Path(runs_dir), name=name, recipe=recipe, quiet=quiet)
+    folder = start_run(
+        checked, runs_dir=Path(runs_dir), name=name, recipe=recipe, quiet=quiet, profile=profile
+    )
     return Run(folder)
 
 
-def resume(run: str | Path, *, total_steps: int | None = None, quiet: bool = False) -> Run:
+def resume(
+    run: str | Path,
+    *,
+    total_steps: int | None = None,
+    quiet: bool = False,
+    profile: bool = False,
+) -> Run:
     """Go on with a stopped or finished run, for `total_steps` in all."""
-    return Run(resume_run(RunFolder.open(run), total_steps=total_steps, quiet=quiet))
+    folder = RunFolder.open(run)
+    return Run(resume_run(folder, total_steps=total_steps, quiet=quiet, profile=profile))
 
 
 def open_run(run: str | Path, *, runs_dir: str | Path = "runs") -> Run:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlagents.config import Option
 
 _TOP_LEVEL = ("--total-steps", "--seed", "--device")
+_PROFILE_HELP = "end with a table of where the time went, kept in profile.json too"
 _TRAIN_EXAMPLES = """examples:
   rlagents train cartpole-dqn
   rlagents train pong-dqn --seed 2 --agent.learning-rate 1e-4
@@ -96,6 +97,7 @@ def _make_parser() -> _Parser:
     train.add_argument("config", metavar="CONFIG", help="a recipe's name or a TOML file")
     _add_runs_dir(train)
     train.add_argument("--name", help="the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+    _add_profile(train)
 
     resume = verb("resume", "go on with a stopped or finished run")
     _add_run(resume)
@@ -106,6 +108,7 @@ def _make_parser() -> _Parser:
         metavar="N",
         help="agent steps in all, 1 or more (default: as the run was begun with)",
     )
+    _add_profile(resume)
 
     evaluate = verb("evaluate", "play whole episodes and report the returns")
     _add_run(evaluate)
@@ -151,6 +154,10 @@ def _add_runs_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="the runs folder"
     )
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", action="store_true", help=_PROFILE_HELP)
 
 
 def _add_episodes(parser: argparse.ArgumentParser, default: str) -> None:
@@ -240,7 +247,7 @@ def _refuse(word: str, command: str | None, known_options: Sequence[str]) -> NoR
         from rlagents.agents import list_agents
         from rlagents.config import RunConfig, options
 
-        known = {flag: flag for flag in ("--name", "--runs-dir")}
+        known = {flag: flag for flag in ("--name", "--profile", "--runs-dir")}
         for name, _ in list_agents():
             for option in options(RunConfig.for_agent(name)):
                 known[option.flag] = option.flag
@@ -259,13 +266,15 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     from rlagents.config import DEFAULT_AGENT, RunConfig, builtin_configs, options, read_config
 
     names = [word for word in words if not word.startswith("-")]
-    print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]\n")
+    print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]")
+    print("                      [--profile]\n")
     print("Train an agent. CONFIG is the path of a TOML file, or a recipe's name:")
     for name, text in builtin_configs().items():
         print(f"  {name:20} {text}")
     print("\noptions:")
     print("  --runs-dir DIR   the runs folder (default: runs)")
     print("  --name NAME      the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+    print(f"  --profile        {_PROFILE_HELP}")
     tables = read_config(names[0])[0] if names else {}
     table = tables.get("agent")
     given = table.get("name") if isinstance(table, Mapping) else None
@@ -304,6 +313,7 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         runs_dir=options.runs_dir,
         name=options.name,
         recipe=recipe,
+        profile=options.profile,
         announce=_announce,
     )
     _announce(folder.directory)
@@ -316,7 +326,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     folder = RunFolder.open(options.run, options.runs_dir)
     total_steps = getattr(options, "total_steps", None)
-    resume_run(folder, total_steps=total_steps, announce=_announce)
+    resume_run(folder, total_steps=total_steps, profile=options.profile, announce=_announce)
     _announce(folder.directory)
     return 0
 

@@ -33,6 +33,7 @@ from rlagents.events import (
     RunEnded,
     RunStarted,
 )
+from rlagents.profile import Timer, no_timer
 from rlagents.types import Array, Episode, Metrics, Transition
 
 RECENT_EPISODES = 100  # whose mean return is reported
@@ -62,6 +63,8 @@ class Runner:
         overlap: let the emulators run while the network learns. Where learning fills all cores,
             they only disturb each other (two cores, Pong: 200 steps/s against 326), so they are
             waited for first. What is learned from is the same either way, to the bit.
+        timer: told what is being done; emulators that run while the network learns count where
+            they are waited for.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class Runner:
         make_eval_env: Callable[[int], VectorEnv],
         should_stop: Callable[[], bool] = lambda: False,
         overlap: bool = True,
+        timer: Timer = no_timer,
     ) -> None:
+        self._timer = timer
         self._overlap = overlap
         self._config = config
         self._env = env
@@ -157,23 +162,28 @@ class Runner:
 
     def _vector_step(self) -> Iterator[Event]:
         if not any(running.active for running in self._running):
-            self._add_metrics(self._agent.learn())
+            self._learn()
             return
-        action = self._agent.act(self._observation)
-        self._env.send(action)
+        timer = self._timer
+        with timer("act"):
+            action = self._agent.act(self._observation)
+        with timer("emulate"):
+            self._env.send(action)
         if self._overlap:
-            self._add_metrics(self._agent.learn())
+            self._learn()
+        with timer("emulate"):
             step = self._env.recv()
-        else:
-            step = self._env.recv()
-            self._add_metrics(self._agent.learn())
+        if not self._overlap:
+            self._learn()
         terminated = step.terminated
         if self._config.env.life_loss_terminates:
             terminated = terminated | step.life_lost
         over = step.terminated | step.truncated
-        self._agent.observe(
-            Transition(self._observation, action, step.reward, step.observation, terminated, over)
+        transition = Transition(
+            self._observation, action, step.reward, step.observation, terminated, over
         )
+        with timer("observe"):
+            self._agent.observe(transition)
         self._observation = step.observation
         self._step += sum(running.active for running in self._running)
         for index, running in enumerate(self._running):
@@ -184,6 +194,10 @@ class Runner:
             if over[index]:
                 end = "terminated" if step.terminated[index] else "truncated"
                 yield self._end_episode(index, running, end)
+
+    def _learn(self) -> None:
+        with self._timer("learn"):
+            self._add_metrics(self._agent.learn())
 
     def _end_episode(self, index: int, running: _Running, end: str) -> EpisodeEnded:
         clock = self._clock()
@@ -221,7 +235,8 @@ class Runner:
             running.episodic_return = 0.0
             running.active = True
         seeds = [self._running[index].seed for index in np.flatnonzero(mask)]
-        self._observation = self._env.reset(mask, seeds)
+        with self._timer("emulate"):
+            self._observation = self._env.reset(mask, seeds)
 
     def _due(self, *, last: bool) -> Iterator[Event]:
         """Evaluate and save where it is time to; a checkpoint includes the evaluation before it."""
@@ -231,7 +246,8 @@ class Runner:
         if time_to_evaluate or self._step >= self._next_checkpoint:
             self._mean_metrics()  # raises: what has diverged is neither judged nor saved
         if period and time_to_evaluate and self._evaluated_at != self._step:
-            evaluated = self._evaluate()
+            with self._timer("evaluate"):
+                evaluated = self._evaluate()
             self._evaluated_at = self._step
             self._next_evaluation = _next_multiple(self._step, period)
             is_best = evaluated.is_best

@@ -25,13 +25,14 @@ from rlagents.envs import (
     resolve_env_config,
 )
 from rlagents.errors import RLAgentsError, RunFailedError, StoppedError, UsageError
-from rlagents.events import Observer, RunEnded
+from rlagents.events import Event, Observer, RunEnded
 from rlagents.observers.checkpoints import CheckpointObserver
 from rlagents.observers.console import ConsoleObserver
 from rlagents.observers.files import FileObserver, cut_logs
 from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
-from rlagents.run import RunFolder
+from rlagents.profile import Profile, Timer, as_dict, no_timer, table
+from rlagents.run import RunFolder, write_json
 from rlagents.runner import Runner
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
@@ -48,6 +49,7 @@ class _Parts:
     num_actions: int
     threads: int
     memory: int  # bytes of stored experience
+    profile: Profile | None  # where the time goes, if anybody asked
 
 
 def start_run(
@@ -57,6 +59,7 @@ def start_run(
     name: str | None,
     recipe: str,
     quiet: bool = False,
+    profile: bool = False,
     announce: Callable[[Path], None] = lambda directory: None,
 ) -> RunFolder:
     """Train a new agent.
@@ -67,6 +70,7 @@ def start_run(
         name: of the folder; `RECIPE-sSEED-TIMESTAMP` if None.
         recipe: what the config is called.
         quiet: show no progress.
+        profile: measure where the time goes, and say so in the end.
         announce: told the run's folder once it is there.
 
     Raises:
@@ -74,7 +78,7 @@ def start_run(
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved.
     """
-    parts = _build(config, threads=None)
+    parts = _build(config, threads=None, profile=profile)
     config = parts.config
     try:
         difference = _find_difference(parts)
@@ -119,6 +123,7 @@ def resume_run(
     *,
     total_steps: int | None = None,
     quiet: bool = False,
+    profile: bool = False,
     announce: Callable[[Path], None] = lambda directory: None,
 ) -> RunFolder:
     """Go on with a run from its last checkpoint, for `total_steps` in all.
@@ -140,7 +145,7 @@ def resume_run(
             f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "
             f"--total-steps {checkpoint.step * 2}"
         )
-    parts = _build(config, threads=manifest["threads"])
+    parts = _build(config, threads=manifest["threads"], profile=profile)
     announce(folder.directory)
     console = ConsoleObserver(folder, quiet=quiet)
     changed = [
@@ -173,7 +178,7 @@ def config_of(
     return build_config(manifest["config"], overrides or {}, source)
 
 
-def _build(config: RunConfig, *, threads: int | None) -> _Parts:
+def _build(config: RunConfig, *, threads: int | None, profile: bool) -> _Parts:
     """Resolve a config and build what it describes, without writing anything."""
     spec = find_env(config.env.id)
     device = machine.choose_device(config.device)
@@ -181,7 +186,10 @@ def _build(config: RunConfig, *, threads: int | None) -> _Parts:
     env_config = resolve_env_config(config.env, spec)
     tables = agent_class.resolve(config, device) if hasattr(agent_class, "resolve") else {}
     config = config.model_copy(update={"env": env_config, "device": device, **tables})
-    env = make_vector_env(spec, env_config, env_config.num_envs)
+    watch = None
+    if profile:
+        watch = Profile(synchronize=torch.cuda.synchronize) if device == "cuda" else Profile()
+    env = make_vector_env(spec, env_config, env_config.num_envs, timer=watch or no_timer)
     try:
         if threads is None:
             threads = machine.choose_threads(pictures=len(env.observation_space.shape) == 3)
@@ -207,10 +215,12 @@ def _build(config: RunConfig, *, threads: int | None) -> _Parts:
             device=torch.device(device),
         )
         num_actions = require_discrete(config.agent_name, env.action_space)
+        if watch is not None and hasattr(agent, "measure"):
+            agent.measure(watch)
     except BaseException:
         env.close()
         raise
-    return _Parts(config, spec, env, agent, num_actions, threads, memory)
+    return _Parts(config, spec, env, agent, num_actions, threads, memory, watch)
 
 
 def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:
@@ -245,6 +255,21 @@ def _close_quietly(observer: Observer, console: ConsoleObserver) -> None:
         console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
 
 
+def _report(
+    seconds: Mapping[str, float],
+    folder: RunFolder,
+    console: ConsoleObserver,
+    from_step: int,
+    to_step: int,
+) -> None:
+    """Say where the time went, on the console, in run.log and in profile.json."""
+    steps = {"from_step": from_step, "to_step": to_step}
+    write_json(folder.directory / "profile.json", steps | as_dict(seconds))
+    console.say(f"where the time went, from step {from_step:,} to {to_step:,}:")
+    for line in table(seconds):
+        console.say(line)
+
+
 def _run(
     folder: RunFolder,
     parts: _Parts,
@@ -271,6 +296,13 @@ def _run(
                 reproducible=reproducible,
             )
         )
+    timer: Timer = parts.profile or no_timer
+    named = {VideoObserver: "record", CheckpointObserver: "save"}
+
+    def show(event: Event, observer: Observer) -> None:
+        with timer(named.get(type(observer), "log")):
+            observer(event)
+
     step = 0
     ended: RunEnded | None = None
     with StopSignal() as stop:
@@ -281,16 +313,20 @@ def _run(
             make_eval_env=lambda number: make_vector_env(spec, config.env, number),
             should_stop=stop,
             overlap=config.device != "cpu",
+            timer=timer,
         )
         try:
             restore(runner)
+            first_step = runner.step
+            if parts.profile is not None:
+                parts.profile.start()
             for event in runner.run():
                 step = event.clock.step
                 for observer in needed:
-                    observer(event)
+                    show(event, observer)
                 for observer in optional.copy():
                     try:
-                        observer(event)
+                        show(event, observer)
                     except Exception as error:  # whatever it is, the run is worth more
                         optional.remove(observer)
                         name = type(observer).__name__
@@ -298,6 +334,8 @@ def _run(
                         _close_quietly(observer, console)
                 if isinstance(event, RunEnded):
                     ended = event
+            if parts.profile is not None:
+                _report(parts.profile.seconds(), folder, console, first_step, step)
         except Exception as error:
             folder.write_status("failed", step, error=str(error))
             last = store.index().get("last")

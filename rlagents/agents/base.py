@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlagents.errors import UsageError
 from rlagents.networks import NetworkConfig
+from rlagents.profile import Timer
 from rlagents.tables import Table
 from rlagents.types import Array, BoolArray, FloatArray, IntArray, Metrics, Transition
 
@@ -130,6 +131,9 @@ class Agent(Protocol):
 
     def interrupt(self) -> None:
         """Forget the running episodes: the environments begin new ones."""
+
+    def measure(self, timer: Timer) -> None:
+        """Take a timer for parts of one's own work: `with timer("sample")`; see profile.py."""
 
     def gauges(self) -> dict[str, float]:
         """Return the settings that change with time, such as `charts/epsilon`."""

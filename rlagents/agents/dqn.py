@@ -51,6 +51,7 @@ from rlagents.networks import (
     make_torso,
     resolve_precision,
 )
+from rlagents.profile import Timer, no_timer
 from rlagents.replay import (
     PrioritizedReplay,
     ReplayConfig,
@@ -180,6 +181,7 @@ class DQN(Agent):
             self._noise = torch.Generator(device)  # so that noise need not be carried there
             self._noise.manual_seed(int(seeding.generator(seed, _NOISE).integers(2**63)))
         self._device = device
+        self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
         self._owed_steps = 0  # agent steps not yet paid for with updates
@@ -327,12 +329,13 @@ class DQN(Agent):
         return metrics
 
     def _update(self) -> Metrics:
-        batch = self._replay.sample(self._steps)
-        o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
-        a_tm1 = torch.from_numpy(batch.action).to(self._device)  # [B]
-        r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
-        discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
-        o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
+        with self._timer("sample"):
+            batch = self._replay.sample(self._steps)
+            o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
+            a_tm1 = torch.from_numpy(batch.action).to(self._device)  # [B]
+            r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
+            discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
+            o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
         with torch.no_grad():
             selector = None
             if self._config.double:
@@ -360,6 +363,10 @@ class DQN(Agent):
             errors = (target - q_tm1).detach()  # [B]
             self._replay.update_priorities(batch, errors.cpu().numpy())
         return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+
+    def measure(self, timer: Timer) -> None:
+        """Measure sampling apart from learning."""
+        self._timer = timer
 
     @torch.no_grad()
     def _move_target(self, tau: float) -> None:
