@@ -36,6 +36,7 @@ from rlagents.run import RunFolder, write_json
 from rlagents.runner import Runner
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
+from rlagents.types import Footprint
 
 
 @dataclass
@@ -48,7 +49,8 @@ class _Parts:
     agent: Agent
     num_actions: int
     threads: int
-    memory: int  # bytes of stored experience
+    footprint: Footprint  # of stored experience
+    free_memory: int  # before there is any
     profile: Profile | None  # where the time goes, if anybody asked
 
 
@@ -107,8 +109,13 @@ def start_run(
     console = ConsoleObserver(folder, quiet=quiet)
     console.say(
         f"{parts.config.env.id}: {parts.env.num_envs} environments, {parts.threads} threads on "
-        f"{config.device}; stored experience takes up to {parts.memory / 1e9:.2f} GB"
+        f"{config.device}; stored experience takes {_describe(parts.footprint)}"
     )
+    if parts.footprint.memory > parts.free_memory:
+        console.say(
+            f"warning: {parts.free_memory / 1e9:.1f} GB of memory are free, which is enough only "
+            "if frames compress well; watch it, or lower --replay.capacity"
+        )
     if difference is not None:
         console.say(
             f"warning: {config.env.id} does not reproduce itself from a seed ({difference}), so "
@@ -194,17 +201,18 @@ def _build(config: RunConfig, *, threads: int | None, profile: bool) -> _Parts:
         if threads is None:
             threads = machine.choose_threads(pictures=len(env.observation_space.shape) == 3)
         machine.prepare_torch(threads)
-        memory = 0
-        if hasattr(agent_class, "nbytes_for"):
-            memory = agent_class.nbytes_for(
+        footprint = Footprint(0, 0)
+        if hasattr(agent_class, "footprint"):
+            footprint = agent_class.footprint(
                 config, env.observation_space, num_envs=env_config.num_envs
             )
         free = machine.available_memory()
-        if memory > free:
+        needed = footprint.memory_at_least
+        if needed > free:
             raise UsageError(
-                f"[replay] capacity: stored experience would take {memory / 1e9:.1f} GB, and "
+                f"[replay] capacity: stored experience would take {needed / 1e9:.1f} GB, and "
                 f"{free / 1e9:.1f} GB of memory are free. Lower --replay.capacity to "
-                f"{_fitting_capacity(config, memory, free)} or less."
+                f"{_fitting_capacity(config, needed, free)} or less."
             )
         agent = agent_class.from_config(
             config,
@@ -220,7 +228,17 @@ def _build(config: RunConfig, *, threads: int | None, profile: bool) -> _Parts:
     except BaseException:
         env.close()
         raise
-    return _Parts(config, spec, env, agent, num_actions, threads, memory, watch)
+    return _Parts(config, spec, env, agent, num_actions, threads, footprint, free, watch)
+
+
+def _describe(footprint: Footprint) -> str:
+    """Return what stored experience takes, in words."""
+    words = f"up to {footprint.memory / 1e9:.2f} GB"
+    if footprint.memory_at_least < footprint.memory:
+        words += ", less by as much as its frames can be compressed"
+    if footprint.disk:
+        words += f", and {footprint.disk / 1e9:.2f} GB of disk"
+    return words
 
 
 def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:

@@ -44,3 +44,15 @@ class Episode(NamedTuple):
     episodic_length: int  # agent steps
     end: str  # "terminated" or "truncated"
     wall_time_s: float
+
+
+class Footprint(NamedTuple):
+    """What stored experience takes when full, in bytes."""
+
+    memory: int  # at most
+    memory_at_least: int  # less than that only where items are compressed
+    disk: int = 0
+
+    def plus(self, memory: int) -> Footprint:
+        """Return this with more memory."""
+        return Footprint(self.memory + memory, self.memory_at_least + memory, self.disk)

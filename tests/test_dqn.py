@@ -557,7 +557,7 @@ def test_options_that_would_change_nothing_are_refused(option: str) -> None:
 
 
 def test_no_option_of_the_table_is_left_out() -> None:
-    tested = {*CHANGES, *OF_PRIORITIZED}
+    tested = {*CHANGES, *OF_PRIORITIZED, "compression", "storage"}  # these change no sample
     assert {*DQNConfig.model_fields, *ReplayConfig.model_fields} - {"name"} <= tested
 
 
@@ -944,8 +944,8 @@ def test_values_out_of_range_are_refused(key: str, value: object) -> None:
 
 def test_memory_is_that_of_the_replay() -> None:
     tables = make_tables(n_step=3, capacity=5000)
-    expected = TransitionRing.nbytes_for(FrameStack(4, 84, 84), 8, 5000, 3)
-    assert DQN.nbytes_for(tables, FrameStack(4, 84, 84), num_envs=8) == expected
+    expected = TransitionRing.footprint(FrameStack(4, 84, 84), 8, 5000, 3)
+    assert DQN.footprint(tables, FrameStack(4, 84, 84), num_envs=8) == expected
 
 
 def test_resolving_leaves_no_precision_open() -> None:

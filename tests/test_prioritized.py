@@ -21,7 +21,7 @@ from replay_simulation import (
     samples,
 )
 
-from rlagents.replay import ImportanceSchedule, PrioritizedReplay
+from rlagents.replay import ImportanceSchedule, PrioritizedReplay, ReplayConfig, footprint
 from rlagents.replay.prioritized import importance_weights
 from rlagents.replay.sum_tree import SumTree
 from rlagents.spaces import FrameStack
@@ -404,9 +404,11 @@ def test_memory_is_what_was_announced(space: gym.spaces.Box) -> None:
     replay = make(space, 4, capacity=1500, n_step=3, batch_size=1)
     ring = replay._ring
     held = [*vars(ring).values(), *vars(ring.frames).values(), *replay._tree._levels]
+    held.append(ring.frames.items.array)
     allocated = sum(value.nbytes for value in held if isinstance(value, np.ndarray))
-    announced = PrioritizedReplay.nbytes_for(space, 4, 1500, 3)
-    assert announced == pytest.approx(allocated, rel=0.01)
+    config = ReplayConfig(capacity=1500, kind="prioritized")
+    announced = footprint(config, space, 4, n_step=3)
+    assert announced.memory == pytest.approx(allocated, rel=0.01)
 
 
 def test_learning_by_priority_from_the_command_line(

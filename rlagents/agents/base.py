@@ -14,7 +14,15 @@ from rlagents.errors import UsageError
 from rlagents.networks import NetworkConfig
 from rlagents.profile import Timer
 from rlagents.tables import Table
-from rlagents.types import Array, BoolArray, FloatArray, IntArray, Metrics, Transition
+from rlagents.types import (
+    Array,
+    BoolArray,
+    FloatArray,
+    Footprint,
+    IntArray,
+    Metrics,
+    Transition,
+)
 
 ValueKind = Literal["action values", "probabilities"]
 
@@ -107,11 +115,11 @@ class Agent(Protocol):
         return {}
 
     @classmethod
-    def nbytes_for(
+    def footprint(
         cls, config: AgentTables, observation_space: gym.spaces.Box, *, num_envs: int
-    ) -> int:
-        """Return the memory, in bytes, that stored experience will take at most."""
-        return 0
+    ) -> Footprint:
+        """Return what stored experience will take when there is no room for more."""
+        return Footprint(0, 0)
 
     def act(self, observation: Array) -> IntArray:
         """Return actions to explore with: [N, ...] -> [N] int64."""

@@ -57,11 +57,11 @@ from rlagents.replay import (
     ReplayConfig,
     UniformReplay,
     check_replay,
+    footprint,
     make_replay,
-    nbytes_for,
 )
 from rlagents.tables import Count, Int, Probability, Table
-from rlagents.types import Array, IntArray, Metrics, Transition
+from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
 # Generators are told apart by a number, so that none repeats another's draws.
 _EXPLORATION, _SAMPLING, _NOISE = 1, 2, 4
@@ -263,12 +263,12 @@ class DQN(Agent):
         return {"network": resolve_precision(network_table(config), device)}
 
     @classmethod
-    def nbytes_for(
+    def footprint(
         cls, config: AgentTables, observation_space: gym.spaces.Box, *, num_envs: int
-    ) -> int:
-        """Return the memory of a full replay, in bytes."""
+    ) -> Footprint:
+        """Return what a full replay takes."""
         table, replay = _tables(config)
-        return nbytes_for(replay, observation_space, num_envs, n_step=table.n_step)
+        return footprint(replay, observation_space, num_envs, n_step=table.n_step)
 
     @property
     def epsilon(self) -> float:

@@ -7,8 +7,10 @@ import numpy as np
 
 from rlagents.replay.config import ReplayConfig, check_replay
 from rlagents.replay.prioritized import ImportanceSchedule, PrioritizedReplay
-from rlagents.replay.ring import Batch, TransitionRing
+from rlagents.replay.ring import Batch, TransitionRing, rows_for
+from rlagents.replay.sum_tree import SumTree
 from rlagents.replay.uniform import UniformReplay
+from rlagents.types import Footprint
 
 __all__ = [
     "Batch",
@@ -18,8 +20,8 @@ __all__ = [
     "TransitionRing",
     "UniformReplay",
     "check_replay",
+    "footprint",
     "make_replay",
-    "nbytes_for",
 ]
 
 
@@ -41,6 +43,9 @@ def make_replay(
         n_step: steps of a sampled return, 1 or more.
         gamma: discount per step.
         generator: draws the samples.
+
+    Raises:
+        UsageError: the compressor is not installed, or the disk has no room.
     """
     ring = TransitionRing(
         observation_space,
@@ -49,6 +54,8 @@ def make_replay(
         batch_size=config.batch_size,
         n_step=n_step,
         gamma=gamma,
+        compression=config.compression,
+        storage=config.storage,
     )
     if config.kind == "uniform":
         return UniformReplay(ring, generator)
@@ -66,9 +73,19 @@ def make_replay(
     )
 
 
-def nbytes_for(
+def footprint(
     config: ReplayConfig, observation_space: gym.spaces.Box, num_envs: int, *, n_step: int
-) -> int:
-    """Return the memory, in bytes, that such a replay takes when full."""
-    kind = TransitionRing if config.kind == "uniform" else PrioritizedReplay
-    return kind.nbytes_for(observation_space, num_envs, config.capacity, n_step)
+) -> Footprint:
+    """Return what such a replay takes when full."""
+    ring = TransitionRing.footprint(
+        observation_space,
+        num_envs,
+        config.capacity,
+        n_step,
+        compression=config.compression,
+        storage=config.storage,
+    )
+    if config.kind == "uniform":
+        return ring
+    rows = rows_for(observation_space, num_envs, config.capacity, n_step)
+    return ring.plus(SumTree.nbytes_for(num_envs * rows))

@@ -19,6 +19,10 @@ class ReplayConfig(Table):
     """Transitions kept, over all environments."""
     batch_size: Annotated[Int, Field(ge=1, le=65_536)] = 32
     """Transitions of one update."""
+    compression: Literal["none", "lz4"] = "none"
+    """Keep each frame compressed: less memory, slower sampling, the same samples."""
+    storage: Literal["memory", "disk"] = "memory"
+    """Where frames lie: in memory, or in a temporary file on a disk."""
     priority_exponent: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Of prioritized: how much the error counts; 0 draws all transitions alike."""
     priority_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
@@ -38,6 +42,11 @@ _OF_PRIORITIZED = tuple(
 
 def check_replay(config: ReplayConfig) -> None:
     """Raise UsageError where values that are each allowed contradict one another."""
+    if config.storage == "disk" and config.compression != "none":
+        raise UsageError(
+            f"[replay] compression: {config.compression} is for frames in memory, and [replay] "
+            'storage is "disk". Leave one of them out.'
+        )
     if config.kind == "prioritized":
         return
     for name in _OF_PRIORITIZED:

@@ -8,14 +8,14 @@ observation is an item of its own, a stack of one.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 
+from rlagents.replay.items import Compression, Storage, footprint_of_items, make_items
 from rlagents.spaces import FrameStack
-from rlagents.types import Array, IntArray
+from rlagents.types import Array, Footprint, IntArray
 
 
 class FrameRings:
@@ -23,9 +23,24 @@ class FrameRings:
 
     Rows are counted from 0 and never wrap in the caller's view: row r stands in slot r % rows until
     row r + rows overwrites it.
+
+    Args:
+        observation_space: of one environment.
+        num_envs: N.
+        rows: of each ring.
+        compression: whether items are compressed.
+        storage: where they lie.
     """
 
-    def __init__(self, observation_space: gym.spaces.Box, num_envs: int, rows: int) -> None:
+    def __init__(
+        self,
+        observation_space: gym.spaces.Box,
+        num_envs: int,
+        rows: int,
+        *,
+        compression: Compression = "none",
+        storage: Storage = "memory",
+    ) -> None:
         shape = observation_space.shape
         stacked = isinstance(observation_space, FrameStack)
         self.num_envs = num_envs
@@ -35,16 +50,35 @@ class FrameRings:
         self._item_shape = shape[1:] if stacked else shape
         # The row behind all rings stays zero: it is every frame before an episode's first.
         self._zero = num_envs * rows
-        self._items = np.zeros((self._zero + 1, *self._item_shape), dtype=observation_space.dtype)
+        self.items = make_items(
+            self._zero + 1,
+            self._item_shape,
+            observation_space.dtype,
+            compression=compression,
+            storage=storage,
+        )
         self._age = np.zeros((num_envs, rows), dtype=np.uint8)  # frames before it, at most stack-1
 
     @staticmethod
-    def nbytes_for(observation_space: gym.spaces.Box, num_envs: int, rows: int) -> int:
-        """Return the memory, in bytes, that such rings take when full."""
+    def footprint(
+        observation_space: gym.spaces.Box,
+        num_envs: int,
+        rows: int,
+        *,
+        compression: Compression = "none",
+        storage: Storage = "memory",
+    ) -> Footprint:
+        """Return what such rings take when full."""
         shape = observation_space.shape
         item = shape[1:] if isinstance(observation_space, FrameStack) else shape
-        itemsize = np.dtype(observation_space.dtype).itemsize
-        return (num_envs * rows + 1) * math.prod(item) * itemsize + num_envs * rows
+        items = footprint_of_items(
+            num_envs * rows + 1,
+            item,
+            observation_space.dtype,
+            compression=compression,
+            storage=storage,
+        )
+        return items.plus(num_envs * rows)
 
     def write(self, envs: IntArray, rows: IntArray, observations: Array, fresh: Array) -> None:
         """Put the newest frame of observations into rows.
@@ -57,7 +91,7 @@ class FrameRings:
         """
         slots = rows % self.rows
         newest = observations[:, -1] if self._stacked else observations
-        self._items[envs * self.rows + slots] = newest
+        self.items.put(envs * self.rows + slots, newest)
         older = self._age[envs, (rows - 1) % self.rows].astype(np.int64) + 1
         self._age[envs, slots] = np.where(fresh, 0, np.minimum(older, self.stack - 1))
 
@@ -72,18 +106,15 @@ class FrameRings:
         wanted = envs[:, None] * self.rows + (rows[:, None] - back) % self.rows
         index = np.where(back <= age[:, None], wanted, self._zero)  # [K, stack]
         flat = out.reshape(len(rows) * self.stack, *self._item_shape)
-        np.take(self._items, index.ravel(), axis=0, out=flat, mode="clip")
+        self.items.take(index.ravel(), flat)
 
     def save(self, directory: Path, filled: int) -> None:
         """Write the first `filled` slots of every ring to `directory`."""
-        items = self._items[: self._zero].reshape(self.num_envs, self.rows, *self._item_shape)
-        np.save(directory / "items.npy", items[:, :filled])
+        self.items.save(directory, self.num_envs, filled)
         np.save(directory / "age.npy", self._age[:, :filled])
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote."""
-        items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
-        filled = items.shape[1]
-        rings = self._items[: self._zero].reshape(self.num_envs, self.rows, *self._item_shape)
-        rings[:, :filled] = items
-        self._age[:, :filled] = np.load(directory / "age.npy", allow_pickle=False)
+        self.items.load(directory, self.num_envs)
+        age = np.load(directory / "age.npy", allow_pickle=False)
+        self._age[:, : age.shape[1]] = age

@@ -25,10 +25,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
 
-from rlagents.replay.ring import Batch, TransitionRing, rows_for
+from rlagents.replay.ring import Batch, TransitionRing
 from rlagents.replay.sum_tree import Masses, SumTree
 from rlagents.types import FloatArray, IntArray, Transition
 
@@ -76,15 +75,6 @@ class PrioritizedReplay:
         self._epsilon = epsilon
         self._highest = 1.0  # priority so far
         self._tree = SumTree(ring.num_envs * ring.rows)
-
-    @staticmethod
-    def nbytes_for(
-        observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int
-    ) -> int:
-        """Return the memory, in bytes, that such a replay takes when full."""
-        rows = rows_for(observation_space, num_envs, capacity, n_step)
-        ring = TransitionRing.nbytes_for(observation_space, num_envs, capacity, n_step)
-        return ring + SumTree.nbytes_for(num_envs * rows)
 
     def __len__(self) -> int:
         """Return the number of transitions held."""

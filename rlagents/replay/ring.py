@@ -20,8 +20,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlagents.replay.frames import FrameRings
+from rlagents.replay.items import Compression, Storage
 from rlagents.spaces import FrameStack
-from rlagents.types import Array, BoolArray, FloatArray, IntArray, Transition
+from rlagents.types import Array, BoolArray, FloatArray, Footprint, IntArray, Transition
 
 
 class Batch(NamedTuple):
@@ -49,6 +50,8 @@ class TransitionRing:
         batch_size: B of every batch.
         n_step: steps of a return, 1 or more.
         gamma: discount per step.
+        compression: whether frames are compressed.
+        storage: where frames lie.
     """
 
     def __init__(
@@ -60,9 +63,13 @@ class TransitionRing:
         batch_size: int,
         n_step: int,
         gamma: float,
+        compression: Compression = "none",
+        storage: Storage = "memory",
     ) -> None:
         rows = rows_for(observation_space, num_envs, capacity, n_step)
-        self.frames = FrameRings(observation_space, num_envs, rows)
+        self.frames = FrameRings(
+            observation_space, num_envs, rows, compression=compression, storage=storage
+        )
         self.num_envs = num_envs
         self.rows = rows  # of each environment
         self.batch_size = batch_size
@@ -86,12 +93,21 @@ class TransitionRing:
         self._next_observation = np.zeros_like(self._observation)
 
     @staticmethod
-    def nbytes_for(
-        observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int
-    ) -> int:
-        """Return the memory, in bytes, that such a ring takes when full."""
+    def footprint(
+        observation_space: gym.spaces.Box,
+        num_envs: int,
+        capacity: int,
+        n_step: int,
+        *,
+        compression: Compression = "none",
+        storage: Storage = "memory",
+    ) -> Footprint:
+        """Return what such a ring takes when full."""
         rows = rows_for(observation_space, num_envs, capacity, n_step)
-        return FrameRings.nbytes_for(observation_space, num_envs, rows) + num_envs * rows * 15
+        frames = FrameRings.footprint(
+            observation_space, num_envs, rows, compression=compression, storage=storage
+        )
+        return frames.plus(num_envs * rows * 15)
 
     def __len__(self) -> int:
         """Return the number of transitions held."""

@@ -1,0 +1,250 @@
+"""Where the items of rings lie: in memory as they are, in memory compressed, or in a file.
+
+All kinds keep the same bytes under the same numbers, so that what is sampled does not depend on the
+kind. The last item is never written and reads as zeros.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rlagents.errors import RunFailedError, UsageError
+from rlagents.types import Array, Footprint, IntArray
+
+Compression = Literal["none", "lz4"]
+Storage = Literal["memory", "disk"]
+
+
+class Items(Protocol):
+    """As many items as a number of rings have rows, and one of zeros behind them."""
+
+    def put(self, index: IntArray, items: Array) -> None:
+        """Write items, [K, ...], under their numbers, [K]."""
+
+    def take(self, index: IntArray, out: Array) -> None:
+        """Read the items of these numbers, [K], into `out`, [K, ...]."""
+
+    def save(self, directory: Path, rings: int, filled: int) -> None:
+        """Write the first `filled` items of each of `rings` equal parts to `directory`."""
+
+    def load(self, directory: Path, rings: int) -> None:
+        """Read back what `save` wrote."""
+
+
+def make_items(
+    count: int,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    *,
+    compression: Compression,
+    storage: Storage,
+) -> Items:
+    """Return an empty store of `count` items of a shape and dtype.
+
+    Raises:
+        UsageError: the compressor is not installed, or the disk has no room.
+    """
+    if storage == "disk":
+        return DiskItems(count, shape, dtype)
+    if compression == "lz4":
+        return CompressedItems(count, shape, dtype)
+    return MemoryItems(count, shape, dtype)
+
+
+def footprint_of_items(
+    count: int,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    *,
+    compression: Compression,
+    storage: Storage,
+) -> Footprint:
+    """Return what such a store takes when full."""
+    item = math.prod(shape) * np.dtype(dtype).itemsize
+    if storage == "disk":
+        return Footprint(0, 0, disk=count * item)
+    if compression == "lz4":
+        # LZ4's format makes of n bytes n + n/255 + 16 at worst, and n/255 at best.
+        least = _BYTES_OBJECT + item // 255
+        return Footprint(count * (least + item + 16), memory_at_least=count * least)
+    return Footprint(count * item, count * item)
+
+
+class MemoryItems:
+    """Items in one array."""
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self.array = np.zeros((count, *shape), dtype=dtype)
+
+    def put(self, index: IntArray, items: Array) -> None:
+        """Write items under their numbers."""
+        self.array[index] = items
+
+    def take(self, index: IntArray, out: Array) -> None:
+        """Read items."""
+        np.take(self.array, index, axis=0, out=out, mode="clip")
+
+    def save(self, directory: Path, rings: int, filled: int) -> None:
+        """Write `items.npy`."""
+        np.save(directory / "items.npy", _in_rings(self.array, rings)[:, :filled])
+
+    def load(self, directory: Path, rings: int) -> None:
+        """Read `items.npy`."""
+        items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
+        _in_rings(self.array, rings)[:, : items.shape[1]] = items
+
+
+class DiskItems:
+    """Items in a file that has no name: however the process ends, its room is free again.
+
+    The file is as long as it will ever be, and takes room only where it has been written. It is
+    read through a mapping, from the page cache where that holds it. It is written as a file, since
+    a full disk is then an error; a write through the mapping would kill the process.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._directory = scratch_directory()
+        nbytes = count * math.prod(shape) * np.dtype(dtype).itemsize
+        try:
+            free = shutil.disk_usage(self._directory).free
+            if nbytes > free:
+                raise UsageError(
+                    f"[replay] storage: the frames would take {nbytes / 1e9:.1f} GB of disk, and "
+                    f"{free / 1e9:.1f} GB are free in {self._directory}. Lower --replay.capacity, "
+                    "or name a folder on another disk in the environment variable TMPDIR."
+                )
+            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - lives on
+            self._file.truncate(nbytes)
+        except OSError as error:
+            raise UsageError(
+                f"[replay] storage: no file can be made in {self._directory} ({error.strerror}). "
+                "Name another folder in the environment variable TMPDIR."
+            ) from error
+        self._item_bytes = nbytes // count
+        mapping = mmap.mmap(self._file.fileno(), nbytes, access=mmap.ACCESS_READ)
+        self.array: Array = np.frombuffer(mapping, dtype=dtype).reshape(count, *shape)
+
+    def put(self, index: IntArray, items: Array) -> None:
+        """Write items under their numbers.
+
+        Raises:
+            RunFailedError: the disk is full, or broken.
+        """
+        try:
+            for number, item in zip(index.tolist(), items, strict=True):
+                self._file.seek(number * self._item_bytes)
+                self._file.write(item.astype(self.array.dtype, copy=False).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise RunFailedError(
+                f'The frames of [replay] storage = "disk" cannot be written to {self._directory} '
+                f"({error.strerror})."
+            ) from error
+
+    def take(self, index: IntArray, out: Array) -> None:
+        """Read items."""
+        np.take(self.array, index, axis=0, out=out, mode="clip")
+
+    def save(self, directory: Path, rings: int, filled: int) -> None:
+        """Write `items.npy`."""
+        np.save(directory / "items.npy", _in_rings(self.array, rings)[:, :filled])
+
+    def load(self, directory: Path, rings: int) -> None:
+        """Read `items.npy`."""
+        held = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
+        rows = len(self.array) // rings
+        for ring, items in enumerate(held):
+            self.put(ring * rows + np.arange(len(items)), items)
+
+
+class CompressedItems:
+    """Items compressed one by one with LZ4, as bytes objects."""
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._compress, self._decompress = _lz4()
+        self._dtype = np.dtype(dtype)
+        self._item_bytes = math.prod(shape) * self._dtype.itemsize
+        zeros: bytes = self._compress(bytes(self._item_bytes), store_size=False)
+        self.held = [zeros] * count  # all the same object, until they are written
+
+    def put(self, index: IntArray, items: Array) -> None:
+        """Write items under their numbers."""
+        for number, item in zip(index.tolist(), items, strict=True):
+            plain = np.ascontiguousarray(item, dtype=self._dtype)
+            self.held[number] = self._compress(plain, store_size=False)
+
+    def take(self, index: IntArray, out: Array) -> None:
+        """Decompress items into place."""
+        size = self._item_bytes
+        place = out.data.cast("B")
+        begin = 0
+        for number in index.tolist():
+            place[begin : begin + size] = self._decompress(
+                self.held[number], uncompressed_size=size
+            )
+            begin += size
+
+    def save(self, directory: Path, rings: int, filled: int) -> None:
+        """Write `items.npy`, compressed items one after the other, and `lengths.npy`."""
+        rows = len(self.held) // rings
+        parts = [self.held[ring * rows : ring * rows + filled] for ring in range(rings)]
+        lengths = np.array([[len(item) for item in part] for part in parts], dtype=np.int64)
+        np.save(directory / "lengths.npy", lengths.reshape(rings, filled))
+        with (directory / "items.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (int(lengths.sum()),)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.writelines(part)
+
+    def load(self, directory: Path, rings: int) -> None:
+        """Read `items.npy` and `lengths.npy`."""
+        held = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
+        lengths = np.load(directory / "lengths.npy", allow_pickle=False)
+        rows = len(self.held) // rings
+        ends = np.cumsum(lengths.ravel()).reshape(lengths.shape)
+        for ring in range(rings):
+            for row, (end, length) in enumerate(
+                zip(ends[ring].tolist(), lengths[ring].tolist(), strict=True)
+            ):
+                self.held[ring * rows + row] = held[end - length : end].tobytes()
+
+
+# A bytes object's header, its place in the list, and what the allocator rounds up to.
+_BYTES_OBJECT = 33 + 8 + 16
+
+
+def scratch_directory() -> Path:
+    """Return where large temporary files belong: TMPDIR if it is set, else /var/tmp if it is there.
+
+    /tmp lies in memory on many systems.
+    """
+    var = Path("/var/tmp")
+    if "TMPDIR" not in os.environ and var.is_dir() and os.access(var, os.W_OK):
+        return var
+    return Path(tempfile.gettempdir())
+
+
+def _in_rings(array: Array, rings: int) -> Array:
+    """Return a view of all but the last item, [rings, rows, ...]."""
+    return array[:-1].reshape(rings, -1, *array.shape[1:])
+
+
+def _lz4() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    try:
+        import lz4.block
+    except ImportError:
+        raise UsageError(
+            '[replay] compression: "lz4" needs a package that is not installed: '
+            "pip install 'rlagents[compression]'"
+        ) from None
+    return lz4.block.compress, lz4.block.decompress
