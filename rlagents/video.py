@@ -47,7 +47,8 @@ class VideoWriter:
         assert self._stream is not None
         assert self._container is not None
         # OpenCV's conversion takes a fifth of the time of the one inside the encoder.
-        planes = np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2YUV_I420))
+        yuv = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2YUV_I420)
+        planes = np.asarray(yuv, dtype=np.uint8)
         image = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         image.pts = self.num_frames
         image.time_base = 1 / self._rate
