@@ -98,11 +98,12 @@ def train(
         )
         manifest = json.loads((done.checkpoint("last").directory / "manifest.json").read_text())
         files = manifest["files"].items()
+        actions = done.directory / "actions" / "actions.bin"  # there from the first episode's end
         results[key] = Result(
             {name: about["sha256"] for name, about in files if name.startswith("agent/")},
             read_rows(done.directory / "episodes.csv"),
             read_rows(done.directory / "evaluations.csv"),
-            (done.directory / "actions" / "actions.bin").read_bytes(),
+            actions.read_bytes() if actions.exists() else b"",
         )
         return results[key]
 
