@@ -1,11 +1,11 @@
 r"""Measure training speed beside Stable-Baselines3's DQN: agent steps per second on Pong.
 
-Both sides train on the same game (frame skip 4, 84x84 grey, stack of 4, up to 30 no-ops, no sticky
-actions) with the same number of replayed samples per agent step, alternating: ours, theirs, ours,
-theirs. Each measurement is a process of its own. The clock starts after learning has started and
-ends before anything is saved, so it covers acting, emulating, replay and learning, and for ours
-also the log files that a training writes. Evaluation and recording are off. Both sides explore with
-epsilon = 0.01, as they do in most of a long training.
+Both sides train on the same game (frame skip 4, up to 30 no-ops, no sticky actions; the peer sees
+84x84 grey and a stack of 4, ours what its recipe says) with the same number of replayed samples per
+agent step, alternating: ours, theirs, ours, theirs. Each measurement is a process of its own. The
+clock starts after learning has started and ends before anything is saved, so it covers acting,
+emulating, replay and learning, and for ours also the log files that a training writes. Evaluation
+and recording are off. Both sides explore with epsilon = 0.01, as they do in most of a long training.
 
 Stable-Baselines3 runs with RL-Zoo's settings for Atari (learning rate 1e-4, CnnPolicy, one
 environment, batch 32 every 4 steps, replay of 100,000 with optimize_memory_usage) and lives in a
@@ -21,20 +21,22 @@ constraints.txt pins the version of torch. The last line should print 2.13.0+cpu
 is a fair peer as well, but is then a different one from ours.
 
 Examples:
-    # the recipe as it is
-    python scripts/benchmark_peers.py --peer-python peers/bin/python
-
-    # the same network on both sides: the Nature CNN of full width with one head, six actions
+    # the recipe with the peer's 8 samples for each agent step
     python scripts/benchmark_peers.py --peer-python peers/bin/python \
-        --set network.width=1.0 --set network.hidden_sizes=[512] --set network.dueling=false \
-        --set env.action_set=minimal
+        --set agent.update_period_steps=8
+
+    # and the same network and pictures on both sides: the Nature CNN of full width with one head,
+    # six actions, 84x84, a stack of 4, uniform replay
+    python scripts/benchmark_peers.py --peer-python peers/bin/python \
+        --set agent.update_period_steps=8 --set network.width=1.0 \
+        --set network.hidden_sizes=[512] --set network.dueling=false \
+        --set env.action_set=minimal --set env.frame_size=84 --set env.frame_stack=4 \
+        --set env.crop=[0,0] --set replay.kind=uniform --set replay.priority_exponent=0.6
 
     # and also the same computation: float32, one-step targets without double DQN, and for the
-    # peer as many environments and samples per update as ours has
-    python scripts/benchmark_peers.py --peer-python peers/bin/python \
-        --set network.width=1.0 --set network.hidden_sizes=[512] --set network.dueling=false \
-        --set env.action_set=minimal --set network.precision=float32 --set agent.n_step=1 \
-        --set agent.double=false --peer-envs 8 --peer-batch-size 64
+    # peer as many environments and samples per update as ours has: as above, with
+    #   --set network.precision=float32 --set agent.n_step=1 --set agent.double=false
+    #   --peer-envs 8 --peer-batch-size 64
 """
 
 from __future__ import annotations

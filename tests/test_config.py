@@ -504,6 +504,12 @@ CONTRADICTING = (
     "agent.episodes_per_update",
     "replay.capacity",
     "env.num_envs",
+    # and these mean nothing unless replay is by priority
+    "replay.priority_exponent",
+    "replay.priority_epsilon",
+    "replay.importance_exponent_start",
+    "replay.importance_exponent_end",
+    "replay.importance_exponent_steps",
 )
 
 

@@ -122,7 +122,7 @@ def assert_in_the_middle(run: rlagents.Run) -> None:
         ("pong-reinforce", PONG_REINFORCE, 260, 560),
         ("cartpole-dqn", CARTPOLE_DQN, 1_000, 1_504),
         ("cartpole-dqn", CARTPOLE_NOISY, 1_000, 1_504),
-        ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_030, 1_530),
+        ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_070, 1_570),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_bit_in_a_new_process(
