@@ -5,7 +5,7 @@ Both sides train on the same game (frame skip 4, up to 30 no-ops, no sticky acti
 agent step, alternating: ours, theirs, ours, theirs. Each measurement is a process of its own. The
 clock starts after learning has started and ends before anything is saved, so it covers acting,
 emulating, replay and learning, and for ours also the log files that a training writes. Evaluation
-and recording are off. Both sides explore with epsilon = 0.01, as they do in most of a long training.
+and recording are off. Both sides explore with epsilon = 0.01, as in most of a long training.
 
 Stable-Baselines3 runs with RL-Zoo's settings for Atari (learning rate 1e-4, CnnPolicy, one
 environment, batch 32 every 4 steps, replay of 100,000 with optimize_memory_usage) and lives in a
