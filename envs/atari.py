@@ -328,7 +328,7 @@ class AtariPlayer:
             terminated = bool(ended[0])
         self._steps += 1
         truncated = not terminated and self._steps >= self._max_steps
-        return PlayerStep(None, total, terminated, truncated, frames)
+        return PlayerStep(None, float(np.float32(total)), terminated, truncated, frames)
 
     def close(self) -> None:
         """Stop the emulator."""

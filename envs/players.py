@@ -21,7 +21,7 @@ class PlayerStep(NamedTuple):
     """One agent step, with what there was to see."""
 
     observation: Array | None  # what an agent sees, [...]; None where the player only replays
-    reward: float  # summed over skipped frames, unclipped
+    reward: float  # summed over skipped frames, unclipped; a float32, as in a `VectorStep`
     terminated: bool
     truncated: bool
     frames: list[Array]  # each [H, W, 3] uint8 RGB, in the order shown
@@ -80,7 +80,11 @@ class RenderPlayer:
         """Play one agent step."""
         observation, reward, terminated, truncated, _ = self._env.step(int(action))
         return PlayerStep(
-            np.asarray(observation), float(reward), terminated, truncated, self._take_frames()
+            np.asarray(observation),
+            float(np.float32(reward)),
+            terminated,
+            truncated,
+            self._take_frames(),
         )
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlagents.agents.base import Policy
 from rlagents.envs import Player
 from rlagents.errors import RLAgentsError
@@ -133,12 +135,13 @@ class _Recorder:
                 columns["values"].append(None if values is None else [float(v) for v in values])
                 columns["terminated"].append(step.terminated)
                 self.steps += 1
+            # The same float32 rewards in the same order: equal sums, to the bit.
             if expected is not None and (
-                self.steps != expected_steps or abs(total - expected) > 1e-6 * max(1, abs(expected))
+                self.steps != expected_steps or not np.array_equal(total, expected, equal_nan=True)
             ):
                 raise NotReproducedError(
                     f"The episode of seed {seed} came out otherwise when it was played again: "
-                    f"return {total:g} after {self.steps} steps, not {expected:g} after "
+                    f"return {total:.9g} after {self.steps} steps, not {expected:.9g} after "
                     f"{expected_steps}. The environment does not reproduce itself."
                 )
             path = video.close(self._path(total))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ale_py.env import AtariEnv
 
+import rlagents
 from rlagents.agents.base import Policy, ValueKind
 from rlagents.envs import (
     EnvConfig,
@@ -341,6 +342,52 @@ def test_an_episode_that_ends_too_early_is_refused(
     with pytest.raises(NotReproducedError):
         rebuild(player, cartpole, tmp_path, actions=longer)
     assert not leftovers(tmp_path)
+
+
+class Gusty(gym.Env[Any, int]):
+    """Rewards that no float32 can hold, of both signs."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.time = 0
+
+    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        reward = float(self.np_random.normal(0, 2))
+        return np.zeros(1, np.float32), reward, self.time == 300, False, {}
+
+    def render(self) -> Any:
+        return np.zeros((16, 16, 3), dtype=np.uint8)
+
+
+def test_rewards_are_rounded_as_in_training(
+    open_player: Callable[..., Player], tmp_path: Path
+) -> None:
+    rlagents.register_env(EnvSpec(name="gusty", make=Gusty))
+    for seed in range(8):
+        played = play("gusty", seed)
+        player = open_player(played.spec, played.config)
+        recorded = rebuild(player, played, tmp_path)
+        assert recorded.sidecar["reward"] == played.rewards
+        assert recorded.sidecar["episodic_return"] == sum(played.rewards)
+
+
+def test_the_smallest_difference_is_seen(
+    cartpole: Played, open_player: Callable[..., Player], tmp_path: Path
+) -> None:
+    player = open_player(cartpole.spec, cartpole.config)
+    wrong = sum(cartpole.rewards) + 2.0**-24  # half of what a float32 resolves next to 1
+    with pytest.raises(NotReproducedError):
+        rebuild(player, cartpole, tmp_path, episodic_return=wrong)
 
 
 def test_another_seed_is_refused(
