@@ -50,6 +50,10 @@ class VectorEnv(Protocol):
 
         Returns:
             [N, ...] the observations after the last actions.
+
+        Raises:
+            Exception: an environment did not come back, and says so in its own way; each can still
+                begin another episode.
         """
 
     def close(self) -> None:
@@ -109,9 +113,14 @@ class SyncVectorEnv:
         """Bring every environment into the middle of the episode of its seed and actions."""
         for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
             self._begin(index, seed)
-            for action in played:
+            for number, action in enumerate(played, start=1):
                 _, terminated, truncated = self._step(index, int(action))
                 self._waiting[index] = terminated or truncated
+                if self._waiting[index] and number < len(played):
+                    raise ValueError(
+                        f"the episode of seed {seed} ended after {number} steps, not "
+                        f"{len(played)} or more"
+                    )
         return self._observation.copy()
 
     def _begin(self, index: int, seed: int) -> None:

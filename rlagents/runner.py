@@ -353,8 +353,13 @@ class Runner:
         }
         (directory / "runner.json").write_text(json.dumps(state, indent=1) + "\n")
 
-    def load(self, directory: Path) -> str | None:
+    def load(self, directory: Path, *, reproducible: bool = True) -> str | None:
         """Go back to what `save` wrote, in the middle of every environment's episode.
+
+        Args:
+            directory: that was written to.
+            reproducible: whether episodes can be rebuilt from seed and actions; where they cannot,
+                the environments begin new ones.
 
         Returns:
             None if the run goes on exactly as it would have, else why it cannot.
@@ -375,11 +380,18 @@ class Runner:
         if not state["experience"]:
             self._agent.interrupt()
             return "stored experience was not saved with the checkpoint"
+        if not reproducible:
+            self._agent.interrupt()
+            return "the environment does not reproduce itself from a seed"
         ends = np.cumsum(state["lengths"])
         actions = np.split(np.load(directory / "actions.npy", allow_pickle=False), ends[:-1])
         saved = np.load(directory / "observation.npy", allow_pickle=False)
-        observation = self._env.restore(state["seeds"], actions)
         active = np.array(state["active"], dtype=np.bool_)
+        try:
+            observation = self._env.restore(state["seeds"], actions)
+        except Exception as error:  # somebody else's environment: whatever it raises
+            self._agent.interrupt()
+            return f"the environments did not come back to where they were: {error!r}"
         if not np.array_equal(observation[active], saved[active]):
             self._agent.interrupt()
             return "the environments did not come back to where they were"

@@ -166,7 +166,7 @@ def resume_run(
     )
 
     def restore(runner: Runner) -> None:
-        problem = runner.load(checkpoint.directory)
+        problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
         cut_logs(folder, runner.step, runner.episodes, runner.evaluated_at)
         if problem is None and changed:
             problem = "; ".join(changed)

@@ -363,6 +363,30 @@ def test_an_environment_that_does_not_reproduce_itself_is_named(
     assert "not exactly" in (run.directory / "run.log").read_text()
 
 
+class Mortal(NoisyCorridor):
+    """Ends when it likes to, and bears no step after the end."""
+
+    length: ClassVar[int] = 1_000
+
+    def step(self, action: int) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        if self._time >= self.length:
+            raise RuntimeError("stepped after the end")
+        observation, _, _, _, info = super().step(0)
+        return observation, 0.0, self._time >= self.length, False, info
+
+
+def test_a_run_of_an_environment_that_does_not_reproduce_itself_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rlagents.register_env(EnvSpec(name="mortal", make=Mortal))
+    config = {**OWN, "env": {"id": "mortal"}, "evaluation": {"period_steps": 0}}
+    run = rlagents.train(config, runs_dir=tmp_path, name="run", quiet=True)
+    monkeypatch.setattr(Mortal, "length", 3)
+    rlagents.resume(run.directory, total_steps=300, quiet=True)
+    log = (run.directory / "run.log").read_text()
+    assert "not exactly (the environment does not reproduce itself" in log
+
+
 class Continuous(Corridor):
     """Actions that no agent here can choose."""
 

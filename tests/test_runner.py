@@ -632,6 +632,39 @@ def test_environments_that_come_back_otherwise_begin_new_episodes(tmp_path: Path
     assert agent.transitions[0].observation[0][2] == 0
 
 
+def test_environments_that_fail_to_come_back_begin_new_episodes(tmp_path: Path) -> None:
+    config = make_config(total_steps=6)
+    (due,) = of_kind(list(make_runner(config, ScriptedEnv([[4]])).run()), CheckpointDue)
+    due.write(tmp_path, True)
+
+    class Fails(ScriptedEnv):
+        def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
+            raise RuntimeError("this game is over")
+
+    env, agent = Fails([[4]]), StubAgent(1)
+    second = make_runner(make_config(total_steps=12), env, agent)
+    problem = second.load(tmp_path)
+    assert problem is not None
+    assert "did not come back" in problem
+    assert "this game is over" in problem
+    assert agent.interrupted == 1
+    list(second.run())
+    assert env.log[0] == "reset"
+
+
+def test_environments_that_do_not_reproduce_themselves_are_not_restored(tmp_path: Path) -> None:
+    config = make_config(total_steps=6)
+    (due,) = of_kind(list(make_runner(config, ScriptedEnv([[4]])).run()), CheckpointDue)
+    due.write(tmp_path, True)
+    env, agent = ScriptedEnv([[4]]), StubAgent(1)
+    second = make_runner(make_config(total_steps=12), env, agent)
+    assert "does not reproduce itself" in str(second.load(tmp_path, reproducible=False))
+    assert agent.interrupted == 1
+    list(second.run())
+    assert env.log[0] == "reset"
+    assert "restore" not in env.log
+
+
 def test_without_experience_episodes_begin_anew_with_other_seeds(tmp_path: Path) -> None:
     config = make_config(total_steps=6)
     env = ScriptedEnv([[4]])

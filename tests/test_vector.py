@@ -324,6 +324,14 @@ def test_restore_to_the_beginning(make: Make, env_id: str) -> None:
     assert np.array_equal(env.restore([7, 8], [nothing, nothing]), begin(fresh, 7, 8))
 
 
+def test_restore_of_an_episode_that_ends_too_early_is_refused(make: Make) -> None:
+    env = make("CartPole-v1", 2)
+    right = np.ones(100, dtype=np.int64)  # the pole falls long before
+    with pytest.raises(ValueError, match=r"seed 8 ended after \d+ steps, not 100"):
+        env.restore([7, 8], [right[:2], right])
+    assert np.array_equal(begin(env, 7, 8), begin(make("CartPole-v1", 2), 7, 8))
+
+
 def test_restore_counts_lives(make: Make) -> None:
     """The first life lost after coming back is seen, the earlier ones are not seen again."""
     env, restored = make("atari/breakout"), make("atari/breakout")
