@@ -6,6 +6,7 @@ every file) last, and renamed into place; only then are older ones removed. Noth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlagents.errors import UsageError
-from rlagents.run import write_json
+from rlagents.run import sync, write_json
 
 MANIFEST = "manifest.json"
 
@@ -110,6 +111,7 @@ class CheckpointStore:
             shutil.rmtree(old)
         else:
             os.rename(temporary, final)
+        sync(self._directory)
         return final
 
     def holds(self, step: int) -> bool:
@@ -117,14 +119,23 @@ class CheckpointStore:
         return (self._directory / f"step-{step}" / MANIFEST).is_file()
 
     def index(self) -> dict[str, str]:
-        """Return the names of the best and the last checkpoint."""
+        """Return the names of the best and the last checkpoint.
+
+        Where the file does not say which is the last, the newest is.
+        """
         path = self._directory / "index.json"
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
-        known = index if isinstance(index, dict) else {}
-        return {key: name for key, name in known.items() if isinstance(name, str)}
+            index = {}
+        listed = index if isinstance(index, dict) else {}
+        known = {
+            key: name
+            for key, name in listed.items()
+            if isinstance(name, str) and name and (self._directory / name).is_dir()
+        }
+        whole = self._whole()
+        return known if "last" in known or not whole else {"last": whole[0].name, **known}
 
     def find(self, which: str | None) -> Checkpoint:
         """Return a checkpoint after checking every file of it.
@@ -137,18 +148,47 @@ class CheckpointStore:
         """
         self._finish_replacing()
         index = self.index()
-        steps = sorted(int(path.name.removeprefix("step-")) for path in self._whole())
         if which is None:
             which = "best" if "best" in index else "last"
         name = index.get(which, "") if which in ("best", "last") else f"step-{which}"
         directory = self._directory / name
         if not name or not directory.is_dir():
-            known = ", ".join([*index, *(str(step) for step in steps)]) or "none yet"
+            steps = [str(_step_of(path)) for path in reversed(self._whole())]
+            known = ", ".join([*index, *steps]) or "none yet"
             raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
-        others = [str(step) for step in steps if f"step-{step}" != name]
+        return self._check(name)
+
+    def find_intact(self) -> tuple[Checkpoint, str | None]:
+        """Return the last checkpoint or, if that is damaged, the newest that is not.
+
+        Returns:
+            the checkpoint, and what is wrong with the last one where it is another.
+
+        Raises:
+            UsageError: there is none, or all are damaged.
+        """
+        self._finish_replacing()
+        last = self.index().get("last")
+        if last is None:
+            raise UsageError(
+                f"There is no checkpoint in {self._directory} to go on from: none yet."
+            )
+        try:
+            return self._check(last), None
+        except UsageError as error:
+            for path in self._whole():
+                with contextlib.suppress(UsageError):
+                    return self._check(path.name), str(error)
+            raise
+
+    def _check(self, name: str) -> Checkpoint:
+        """Return a checkpoint that is there after checking every file of it."""
+        others = [str(_step_of(path)) for path in reversed(self._whole()) if path.name != name]
         known = f"Others are there, of the steps {', '.join(others)}"
-        step = _verify(directory, known if others else "No other is there")
-        return Checkpoint(name, step, directory)
+        directory = self._directory / name
+        return Checkpoint(
+            name, _verify(directory, known if others else "No other is there"), directory
+        )
 
     def _finish_replacing(self) -> None:
         """Put back what a kill between two renames left under its old name."""
@@ -158,14 +198,15 @@ class CheckpointStore:
                 os.rename(old, final)
 
     def _whole(self) -> list[Path]:
+        """Return the checkpoints that have been written to the end, the newest first."""
         found = self._directory.glob("step-*")
-        return [p for p in found if p.name[5:].isdigit() and (p / MANIFEST).is_file()]
+        whole = [p for p in found if p.name[5:].isdigit() and (p / MANIFEST).is_file()]
+        return sorted(whole, key=_step_of, reverse=True)
 
     def _prune(self, index: dict[str, str]) -> None:
         for leftover in self._directory.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        newest = sorted(self._whole(), key=lambda path: int(path.name[5:]), reverse=True)
-        for path in newest[self._keep :]:
+        for path in self._whole()[self._keep :]:
             if path.name not in index.values():
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -180,9 +221,15 @@ def _write_manifest(directory: Path, step: int) -> None:
                 "size": path.stat().st_size,
                 "sha256": _sha256(path),
             }
-            _sync(path)
+            sync(path)
     (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-    _sync(directory / MANIFEST)
+    sync(directory / MANIFEST)
+    for folder in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+        sync(folder)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _verify(directory: Path, others: str, *, but: str | None = None) -> int:
@@ -205,11 +252,3 @@ def _verify(directory: Path, others: str, *, but: str | None = None) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,7 +31,18 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole: into a temporary name first, then renamed into place."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    sync(temporary)  # or a power cut may leave the new name with nothing in it
     os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class RunFolder:

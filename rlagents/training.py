@@ -133,10 +133,10 @@ def resume_run(
     profile: bool = False,
     announce: Callable[[Path], None] = lambda directory: None,
 ) -> RunFolder:
-    """Go on with a run from its last checkpoint, for `total_steps` in all.
+    """Go on with a run from its last intact checkpoint, for `total_steps` in all.
 
     Raises:
-        UsageError: it has no whole checkpoint, or all its steps are done.
+        UsageError: it has no intact checkpoint, or all its steps are done.
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved.
     """
@@ -144,7 +144,7 @@ def resume_run(
     overrides = {} if total_steps is None else {"total_steps": total_steps}
     config = config_of(folder, manifest, overrides)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
-    checkpoint = store.find("last")
+    checkpoint, damage = store.find_intact()
     # A run that was stopped in its last evaluation has done all its steps and is not finished.
     if checkpoint.step >= config.total_steps and folder.status().get("state") != "stopped":
         raise UsageError(
@@ -155,6 +155,8 @@ def resume_run(
     parts = _build(config, threads=manifest["threads"], profile=profile)
     announce(folder.directory)
     console = ConsoleObserver(folder, quiet=quiet)
+    if damage is not None:
+        console.say(f"warning: {damage}; going on from {checkpoint.directory}")
     changed = [
         f"{package} {manifest['versions'].get(package)} is now {version}"
         for package, version in machine.versions().items()

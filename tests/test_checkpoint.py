@@ -165,15 +165,82 @@ def test_a_checkpoint_without_a_manifest_is_refused(store: CheckpointStore) -> N
         store.find("last")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"last": 3}'])
-def test_a_damaged_index_is_an_error_for_people(
-    store: CheckpointStore, tmp_path: Path, text: str
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", "3", '{"last": 3}', '{"last": "step-77", "best": ""}']
+)
+def test_without_an_index_the_newest_is_the_last_and_none_the_best(
+    store: CheckpointStore, tmp_path: Path, text: str | None
 ) -> None:
+    for step in (5, 90, 100):  # as numbers
+        store.save(step, writer("a"), best=step == 90)
+    if text is None:
+        (tmp_path / "index.json").unlink()
+    else:
+        (tmp_path / "index.json").write_text(text)
+    assert [store.find(which).step for which in (None, "last", "90")] == [100, 100, 90]
+    assert store.find_intact()[0].step == 100
+    with pytest.raises(UsageError, match="no checkpoint 'best'; there are: last, 90, 100"):
+        store.find("best")
+    store.save(110, writer("b"))
+    assert store.index() == {"last": "step-110"}
+
+
+def damage(checkpoint: Path) -> None:
+    (checkpoint / "runner.json").write_text("?")
+
+
+def test_the_newest_intact_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=4)
+    with pytest.raises(UsageError, match="none yet") as caught:
+        store.find_intact()
+    assert "--checkpoint" not in str(caught.value)
+    paths = [store.save(step, writer("a")) for step in (5, 20, 100, 101)]
+    assert store.find_intact() == (("step-101", 101, paths[3]), None)
+    for number, newest in ((3, 2), (2, 1), (1, 0)):
+        damage(paths[number])
+        found, problem = store.find_intact()
+        assert found.directory == paths[newest]
+        assert str(paths[3]) in str(problem)  # the last one is what was expected
+        for which in ("last", "101"):  # asked for by name
+            with pytest.raises(UsageError, match="step-101 is damaged"):
+                store.find(which)
+    damage(paths[0])
+    with pytest.raises(UsageError, match="step-101 is damaged") as caught:
+        store.find_intact()
+    assert "--checkpoint" not in str(caught.value)
+
+
+def test_names_change_only_after_what_they_name_is_on_the_disk(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut at any moment: each file and folder is synced before the rename that shows it."""
+    synced: set[int] = set()
+    fsync, changes = os.fsync, [os.rename, os.replace]
+
+    def watched_sync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    renames = 0
+
+    def watch(change: Any) -> Any:
+        def watched(source: Path, target: Path) -> None:
+            nonlocal renames
+            inside = [source, *source.rglob("*")] if source.is_dir() else [source]
+            assert {path.stat().st_ino for path in inside} <= synced
+            assert renames == 0 or tmp_path.stat().st_ino in synced
+            change(source, target)
+            renames += 1
+            synced.discard(tmp_path.stat().st_ino)
+
+        return watched
+
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    for change in changes:
+        monkeypatch.setattr(os, change.__name__, watch(change))
     store.save(1, writer("a"))
-    (tmp_path / "index.json").write_text(text)
-    for which in (None, "last", "best"):
-        with pytest.raises(RLAgentsError, match="checkpoint"):
-            store.find(which)
+    assert renames == 2  # the checkpoint and the index
+    assert tmp_path.stat().st_ino in synced
 
 
 # --- interrupted writes ----------------------------------------

@@ -329,7 +329,7 @@ def test_a_run_that_has_no_checkpoint_yet(cli: Cli, verb: str, own_run: Path) ->
     assert "none yet" in outcome.err
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "record", "resume"])
+@pytest.mark.parametrize("verb", ["evaluate", "record"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest"])
 def test_a_damaged_checkpoint_is_named(cli: Cli, own_run: Path, verb: str, damage: str) -> None:
     checkpoint = own_run / "checkpoints" / "step-480"
@@ -345,8 +345,7 @@ def test_a_damaged_checkpoint_is_named(cli: Cli, own_run: Path, verb: str, damag
         victim = checkpoint / "manifest.json"
         victim.write_text(victim.read_text()[:-20])
     before = snapshot(own_run)
-    more = ["--total-steps", "600"] if verb == "resume" else ["--checkpoint", "480"]
-    outcome = cli(verb, own_run, *more)
+    outcome = cli(verb, own_run, "--checkpoint", "480")
     assert outcome.code in (1, 2)
     assert outcome.out == ""
     assert str(checkpoint) in outcome.err
@@ -359,14 +358,33 @@ def test_a_damaged_checkpoint_is_named(cli: Cli, own_run: Path, verb: str, damag
     assert snapshot(own_run) == before
 
 
+def test_resume_takes_the_newest_intact_checkpoint(cli: Cli, own_run: Path) -> None:
+    checkpoints = own_run / "checkpoints"
+    (checkpoints / "step-480" / "agent" / "network.safetensors").write_bytes(b"")
+    older = max(
+        int(path.name.removeprefix("step-"))
+        for path in checkpoints.glob("step-*")
+        if path.name != "step-480"
+    )
+    outcome = cli("resume", own_run, "--total-steps", "488")
+    assert outcome.code == 0, outcome.err
+    assert f"warning: The checkpoint {checkpoints / 'step-480'} is damaged" in outcome.err
+    assert f"resuming at step {older}" in outcome.err
+    assert json.loads((own_run / "status.json").read_text())["state"] == "finished"
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "record", "resume"])
 def test_a_damaged_index_of_checkpoints(cli: Cli, own_run: Path, verb: str) -> None:
     index = own_run / "checkpoints" / "index.json"
     for text in ("", "{", "[]", '{"last": 3}', '{"last": "step-77", "best": "step-77"}'):
         index.write_text(text)
-        outcome = cli(verb, own_run)
-        assert outcome.code in (1, 2), text
-        assert "checkpoint" in outcome.err
+        if verb == "resume":  # it is found, and finished
+            assert "has done 480 of 480" in cli(verb, own_run).err, text
+        else:
+            assert cli(verb, own_run, "--episodes", "1").code == 0, text
+            outcome = cli(verb, own_run, "--checkpoint", "best")
+            assert outcome.code == 2
+            assert "no checkpoint 'best'; there are: last" in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "record", "resume"])
