@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -272,7 +273,8 @@ def _close_quietly(observer: Observer, console: ConsoleObserver) -> None:
     try:
         observer.close()
     except Exception as error:  # whatever it is
-        console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
+        with contextlib.suppress(OSError):  # run.log lies on the same disk
+            console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
 
 
 def _report(
@@ -357,7 +359,8 @@ def _run(
             if parts.profile is not None:
                 _report(parts.profile.seconds(), folder, console, first_step, step)
         except Exception as error:
-            folder.write_status("failed", step, error=str(error))
+            with contextlib.suppress(OSError):  # a full disk may be the very reason
+                folder.write_status("failed", step, error=str(error))
             last = store.index().get("last")
             kept = (
                 f"The last checkpoint is {folder.checkpoints / last}; go on from it with: rlagents "

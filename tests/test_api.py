@@ -434,6 +434,23 @@ def test_an_environment_that_fails(tmp_path: Path) -> None:
     assert rlagents.open_run(tmp_path / "run").status()["state"] == "failed"
 
 
+def test_a_full_disk_is_told_in_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def save(*_: object, **__: object) -> None:
+        monkeypatch.setattr("rlagents.run.write_json", full)
+        monkeypatch.setattr("rlagents.observers.console.ConsoleObserver.say", full)
+        monkeypatch.setattr("rlagents.observers.tensorboard.TensorBoardObserver.close", full)
+        full()
+
+    monkeypatch.setattr("rlagents.checkpoint.CheckpointStore.save", save)
+    with pytest.raises(RunFailedError, match=r"No space left.*no checkpoint yet"):
+        rlagents.train(OWN, runs_dir=tmp_path, name="run", quiet=True)
+
+
 class BreaksAtOnce(Corridor):
     """Fails before training."""
 
