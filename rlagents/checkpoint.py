@@ -132,13 +132,13 @@ class CheckpointStore:
         known = {
             key: name
             for key, name in listed.items()
-            if isinstance(name, str) and name and (self._directory / name).is_dir()
+            if isinstance(name, str) and name and self._place(name).is_dir()
         }
         whole = self._whole()
         return known if "last" in known or not whole else {"last": whole[0].name, **known}
 
     def find(self, which: str | None) -> Checkpoint:
-        """Return a checkpoint after checking every file of it.
+        """Return a checkpoint after checking every file of it; nothing on disk is changed.
 
         Args:
             which: "best", "last" or a step; None for the best, else the last.
@@ -146,13 +146,11 @@ class CheckpointStore:
         Raises:
             UsageError: there is no such checkpoint, or it is damaged.
         """
-        self._finish_replacing()
         index = self.index()
         if which is None:
             which = "best" if "best" in index else "last"
         name = index.get(which, "") if which in ("best", "last") else f"step-{which}"
-        directory = self._directory / name
-        if not name or not directory.is_dir():
+        if not name or not self._place(name).is_dir():
             steps = [str(_step_of(path)) for path in reversed(self._whole())]
             known = ", ".join([*index, *steps]) or "none yet"
             raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
@@ -160,6 +158,8 @@ class CheckpointStore:
 
     def find_intact(self) -> tuple[Checkpoint, str | None]:
         """Return the last checkpoint or, if that is damaged, the newest that is not.
+
+        Only for whoever goes on with the run: what a kill left half done is tidied up.
 
         Returns:
             the checkpoint, and what is wrong with the last one where it is another.
@@ -185,10 +185,15 @@ class CheckpointStore:
         """Return a checkpoint that is there after checking every file of it."""
         others = [str(_step_of(path)) for path in reversed(self._whole()) if path.name != name]
         known = f"Others are there, of the steps {', '.join(others)}"
-        directory = self._directory / name
+        directory = self._place(name)
         return Checkpoint(
             name, _verify(directory, known if others else "No other is there"), directory
         )
+
+    def _place(self, name: str) -> Path:
+        """Return where a checkpoint lies: between the two renames of `save`, under its old name."""
+        final, old = self._directory / name, self._directory / f".{name}.old"
+        return old if old.is_dir() and not final.is_dir() else final
 
     def _finish_replacing(self) -> None:
         """Put back what a kill between two renames left under its old name."""

@@ -317,6 +317,24 @@ def test_a_kill_at_any_moment_leaves_a_whole_last_checkpoint(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_reader_finds_a_checkpoint_that_is_being_replaced_and_changes_nothing(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(1, writer("old"), best=True)
+    found: list[str] = []
+    rename = os.rename
+
+    def watched(source: Path, target: Path) -> None:
+        rename(source, target)
+        before = sorted(tmp_path.rglob("*"))
+        found.append(content(CheckpointStore(tmp_path).find("last").directory))
+        assert sorted(tmp_path.rglob("*")) == before
+
+    monkeypatch.setattr(os, "rename", watched)
+    store.save(1, writer("new"))
+    assert found == ["old", "new"]
+
+
 def test_a_kill_during_the_write_shows_no_half_checkpoint(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
