@@ -26,6 +26,7 @@ from rlagents.config import (
 )
 from rlagents.envs import find_env, resolve_env_config
 from rlagents.errors import UsageError
+from rlagents.replay import ReplayConfig
 from rlagents.tables import Table
 
 AGENTS = ("dqn", "reinforce")
@@ -503,6 +504,7 @@ CONTRADICTING = (
     "agent.rmsprop_epsilon",
     "agent.episodes_per_update",
     "replay.capacity",
+    *(f"replay.{key}" for key in ReplayConfig.model_fields if key.startswith(("prio", "impo"))),
     "env.num_envs",
     # and these mean nothing unless replay is by priority
     "replay.priority_exponent",
