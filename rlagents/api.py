@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint, CheckpointStore
 from rlagents.config import RunConfig, build_config, read_config
-from rlagents.envs import find_env, make_player, make_vector_env
-from rlagents.errors import UsageError
+from rlagents.envs import Player, VectorEnv, find_env, make_player, make_vector_env
+from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import MAX_ENVS, Evaluation, play_episodes
 from rlagents.observers.video import video_path
 from rlagents.recording import play_and_record, rebuild_episode
@@ -92,6 +94,11 @@ class Run:
             seed: of the episodes, which are never those that chose the best checkpoint; the run's
                 if None.
             should_stop: asked at each step.
+
+        Raises:
+            UsageError: a number is out of range, or there is no such checkpoint.
+            RLAgentsError: the environment failed while it was played.
+            StoppedError: `should_stop` said so.
         """
         protocol = self.config.evaluation
         count = protocol.episodes if episodes is None else episodes
@@ -103,7 +110,7 @@ class Run:
         found = self.checkpoint(checkpoint)
         policy = self.policy(checkpoint)
         env = make_vector_env(find_env(self.config.env.id), self.config.env, min(count, MAX_ENVS))
-        try:
+        with _playing(env, self.config.env.id):
             played = play_episodes(
                 policy,
                 env,
@@ -112,8 +119,6 @@ class Run:
                 sample=protocol.sample,
                 should_stop=should_stop,
             )
-        finally:
-            env.close()
         return Evaluation(
             str(self.directory),
             found.name,
@@ -143,14 +148,18 @@ class Run:
 
         Returns:
             the videos' paths; beside each lies its JSON.
+
+        Raises:
+            UsageError: as for `evaluate`, or the video cannot be written there.
+            RLAgentsError: the environment failed while it was played.
         """
-        target = _output(output)
+        target = _output(output, self._folder.videos)
         config = self.config
         evaluation = self.evaluate(episodes, checkpoint=checkpoint, seed=seed)
         policy = self.policy(checkpoint)
         player = make_player(find_env(config.env.id), config.env)
         paths = []
-        try:
+        with _playing(player, config.env.id):
             for number, episode in enumerate(evaluation.played):
                 name = (
                     video_path(self._folder, evaluation.step, number)
@@ -185,16 +194,16 @@ class Run:
                         about=about,
                     )
                 paths.append(path)
-        finally:
-            player.close()
         return paths
 
     def record_training_episode(self, number: int, *, output: str | Path | None = None) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
 
         Raises:
-            UsageError: there is no such episode, or the environment does not reproduce itself.
+            UsageError: there is no such episode, or the environment does not reproduce itself, or
+                the video cannot be written there.
             NotReproducedError: the episode came out otherwise.
+            RLAgentsError: the environment failed while it was played.
         """
         if not self._manifest["reproducible"]:
             raise UsageError(
@@ -202,16 +211,22 @@ class Run:
                 f"({self._manifest['difference']}), so no training episode can be shown. Record "
                 f"an evaluation instead: rlagents record {self.directory}"
             )
-        target = _output(output)
+        target = _output(output, self._folder.videos)
         actions = ActionLog(self._folder).read(number)
-        episode = next(row for row in self._folder.episodes() if row.episode == number)
+        rows = self._folder.episodes()
+        episode = next((row for row in rows if row.episode == number), None)
+        if episode is None:  # its actions are written first: the process was killed in between
+            raise UsageError(
+                f"--training-episode: episodes.csv has no row of episode {number}, so its seed is "
+                "not known; choose an earlier one."
+            )
         player = make_player(find_env(self.config.env.id), self.config.env)
         stem = f"training-step-{episode.step}-episode-{number}"
 
         def name(result: float) -> Path:
             return target or self._folder.videos / f"{stem}-return-{result:g}.mp4"
 
-        try:
+        with _playing(player, self.config.env.id):
             return rebuild_episode(
                 player,
                 episode.seed,
@@ -222,21 +237,36 @@ class Run:
                 path=name,
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
             )
-        finally:
-            player.close()
 
 
-def _output(output: str | Path | None) -> Path | None:
-    if output is None:
-        return None
-    path = Path(output)
-    if path.suffix != ".mp4":
-        raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
+@contextlib.contextmanager
+def _playing(env: VectorEnv | Player, name: str) -> Iterator[None]:
+    """Close an environment in the end; what it raises while it is played becomes one sentence."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except RLAgentsError:
+        raise
+    except Exception as error:  # somebody else's environment: whatever it raises, name it
+        raise RLAgentsError(f"[env] id: {name} fails when it is played: {error!r}") from error
+    finally:
+        env.close()
+
+
+def _output(output: str | Path | None, videos: Path) -> Path | None:
+    """Return where a video goes, None for a name in `videos`; the folder can be written."""
+    path = None if output is None else Path(output)
+    if path is not None and path.suffix != ".mp4":
+        raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
+    if path is not None and path.is_dir():
+        raise UsageError(f"--output: {path} is a folder; name a file.")
+    folder = videos if path is None else path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UsageError(
-            f"--output: {path} cannot be written ({error.strerror}); name another file."
+            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
         ) from None
     return path
 

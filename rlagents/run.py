@@ -153,12 +153,12 @@ class RunFolder:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     def episodes(self) -> Iterator[Episode]:
-        """Yield the rows of episodes.csv."""
+        """Yield the rows of episodes.csv, without one that a kill or a full disk cut off."""
         path = self.directory / "episodes.csv"
         if not path.exists():
             return
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
                 yield Episode(
                     int(row["episode"]),
                     int(row["step"]),

@@ -451,6 +451,28 @@ def test_a_full_disk_is_told_in_one_message(
         rlagents.train(OWN, runs_dir=tmp_path, name="run", quiet=True)
 
 
+def test_an_environment_that_fails_later_is_an_error_for_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
+) -> None:
+    config = {**OWN, "env": {"id": "corridor"}}
+    run = rlagents.train(config, total_steps=120, runs_dir=tmp_path, name="run", quiet=True)
+
+    def fall_off(*_: object, **__: object) -> None:
+        raise RuntimeError("the door fell off")
+
+    for words in (["evaluate"], ["record"], ["record", "--training-episode", "0"]):
+        for method in ("reset", "step", "render"):
+            if words == ["evaluate"] and method == "render":
+                continue
+            with monkeypatch.context() as patch:
+                patch.setattr(Corridor, method, fall_off)
+                outcome = cli(words[0], run.directory, *words[1:])
+            assert outcome.code == 1
+            assert "corridor fails when it is played" in outcome.err
+            assert "the door fell off" in outcome.err
+            assert len(outcome.err.splitlines()) == 1
+
+
 class BreaksAtOnce(Corridor):
     """Fails before training."""
 

@@ -455,6 +455,32 @@ def test_output_that_cannot_be_written(cli: Cli, tiny_run: Any, tmp_path: Path) 
         assert str(file) in outcome.err
 
 
+@pytest.mark.parametrize("more", [[], ["--training-episode", "0"]])
+def test_output_into_a_folder_that_takes_no_files(
+    cli: Cli, tiny_run: Any, tmp_path: Path, more: list[str]
+) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    for output in (Path("/proc/film.mp4"), tmp_path / "folder.mp4"):  # nobody may write in /proc
+        outcome = cli("record", tiny_run.directory, "--output", output, *more)
+        assert outcome.code == 2
+        assert outcome.err.startswith(f"rlagents: --output: {output} ")
+        assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder.mp4"]
+    assert not list((tmp_path / "folder.mp4").iterdir())
+
+
+@pytest.mark.parametrize("torn", ["", "17,480,480", "17,480,480,0,5,20.0,20,terminated,1."])
+def test_a_row_of_episodes_that_a_kill_cut_off(cli: Cli, own_run: Path, torn: str) -> None:
+    file = own_run / "episodes.csv"
+    *rows, last = file.read_text().splitlines(keepends=True)
+    number = int(last.partition(",")[0])
+    file.write_text("".join(rows) + torn)
+    assert [row.episode for row in RunFolder(own_run).episodes()] == list(range(number))
+    outcome = cli("record", own_run, "--training-episode", number)
+    assert outcome.code == 2
+    assert f"no row of episode {number}" in outcome.err
+
+
 # --- train ----------------------------------------
 
 
@@ -759,9 +785,10 @@ def test_an_episode_of_training_goes_into_the_videos_folder(cli: Cli, own_run: P
 
 def test_an_episode_that_comes_out_otherwise_is_not_shown(cli: Cli, own_run: Path) -> None:
     actions = own_run / "actions" / "actions.bin"
-    actions.write_bytes(b"\1" * len(actions.read_bytes()))  # to the right until it falls
+    actions.write_bytes(bytes(len(actions.read_bytes())))  # to the left only: it falls at once
+    longest = max(RunFolder(own_run).episodes(), key=lambda row: row.episodic_length)
     before = set((own_run / "videos").iterdir())
-    outcome = cli("record", own_run, "--training-episode", "0")
+    outcome = cli("record", own_run, "--training-episode", longest.episode)
     assert outcome.code == 1
     assert "came out otherwise" in outcome.err
     assert set((own_run / "videos").iterdir()) == before
