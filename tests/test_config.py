@@ -108,6 +108,7 @@ def test_the_recipe_of_2015_is_extended_data_table_1() -> None:
         assert (env.frame_skip, env.frame_stack, env.frame_size, env.noop_max) == (4, 4, 84, 30)
         assert (env.action_set, env.sticky_probability) == ("minimal", 0.0)
     agent = config.agent
+    assert agent.max_grad_norm == 0  # the paper does not shorten gradients
     assert config.replay.batch_size == 32
     assert config.replay.capacity == 1_000_000
     assert agent.target_period_steps == 10_000 * agent.update_period_steps
@@ -290,6 +291,7 @@ WRONG = [
     ("agent.learning_rate", 0, "above 0"),
     ("agent.learning_rate", math.nan, "number"),
     ("agent.learning_rate", math.inf, "number"),
+    ("agent.max_grad_norm", -1, "0 or more"),
     ("agent.max_grad_norm", math.nan, "number"),
     ("agent.max_grad_norm", math.inf, "number"),
     ("agent.target_period_steps", math.inf, "whole number"),

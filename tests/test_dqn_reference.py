@@ -181,7 +181,7 @@ def test_the_same_parameters_as_a_slow_obvious_dqn(
     ("reward", "gradient"), [(0.5, -0.5), (-0.9, 0.9), (1.0, -1), (3.0, -1), (-40.0, 1)]
 )
 def test_an_error_counts_no_more_than_one(reward: float, gradient: float) -> None:
-    agent = make_agent(2, gamma=0.0, max_grad_norm=None, learning_starts=4)
+    agent = make_agent(2, gamma=0.0, max_grad_norm=0.0, learning_starts=4)
     with torch.no_grad():
         for parameter in agent._network.parameters():
             parameter.zero_()  # every value is 0, so the error is the reward with its sign turned

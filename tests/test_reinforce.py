@@ -266,7 +266,7 @@ def reference_loss(
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         found[name] = parameter.grad
-    if config.max_grad_norm is not None:
+    if config.max_grad_norm:
         length = float(
             torch.sqrt(sum(((part**2).sum() for part in found.values()), torch.zeros(1)))
         )
@@ -279,12 +279,12 @@ def reference_loss(
 @pytest.mark.parametrize(
     "options",
     [
-        {"baseline": "none", "entropy_coefficient": 0.0, "max_grad_norm": None},
-        {"baseline": "none", "entropy_coefficient": 0.3, "max_grad_norm": None},
-        {"baseline": "value", "entropy_coefficient": 0.3, "max_grad_norm": None},
-        {"baseline": "value", "value_coefficient": 0.0, "max_grad_norm": None},
-        {"baseline": "value", "standardize": False, "max_grad_norm": None},
-        {"baseline": "value", "reset_return_at_score": True, "max_grad_norm": None},
+        {"baseline": "none", "entropy_coefficient": 0.0, "max_grad_norm": 0.0},
+        {"baseline": "none", "entropy_coefficient": 0.3, "max_grad_norm": 0.0},
+        {"baseline": "value", "entropy_coefficient": 0.3, "max_grad_norm": 0.0},
+        {"baseline": "value", "value_coefficient": 0.0, "max_grad_norm": 0.0},
+        {"baseline": "value", "standardize": False, "max_grad_norm": 0.0},
+        {"baseline": "value", "reset_return_at_score": True, "max_grad_norm": 0.0},
         {"baseline": "value", "max_grad_norm": 0.01},
     ],
 )
@@ -317,7 +317,7 @@ def test_an_update_is_that_of_an_independent_computation(
 
 
 def test_the_baseline_is_not_led_by_the_policys_loss() -> None:
-    agent = make_agent(value_coefficient=0.0, max_grad_norm=None)
+    agent = make_agent(value_coefficient=0.0, max_grad_norm=0.0)
     until_update(agent, Stream(2))
     agent.learn()
     found = gradients(agent)
@@ -329,7 +329,7 @@ def test_pieces_of_an_episode_change_nothing_but_rounding(monkeypatch: pytest.Mo
     found = []
     for chunk in (512, 2):
         monkeypatch.setattr(reinforce, "_CHUNK", chunk)
-        agent = make_agent(max_grad_norm=None)
+        agent = make_agent(max_grad_norm=0.0)
         until_update(agent, Stream(2, longest=30))
         agent.learn()
         found.append(gradients(agent))

@@ -112,8 +112,8 @@ class DQNConfig(Table):
     """Learn from the sign of each reward (Mnih et al. 2015); returns are reported unclipped."""
     reset_return_at_score: bool = False
     """Cut the bootstrap at each reward that is not 0: a point of Pong is a game of its own."""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 10.0
-    """Longer gradients are shortened to this length."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 10.0
+    """Longer gradients are shortened to this length; 0 leaves them as they are."""
 
 
 _LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
@@ -352,7 +352,7 @@ class DQN(Agent):
         loss = losses.mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._config.max_grad_norm is not None:
+        if self._config.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate

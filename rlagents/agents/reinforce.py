@@ -71,8 +71,8 @@ class ReinforceConfig(Table):
     """Scale the returns of an update to mean 0 and standard deviation 1."""
     reset_return_at_score: bool = False
     """Start a new sum after each reward that is not 0."""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Longer gradients are shortened to this length."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Longer gradients are shortened to this length; 0 leaves them as they are."""
 
 
 def rewards_to_go(rewards: FloatArray, gamma: float, *, reset_at_score: bool = False) -> FloatArray:
@@ -257,7 +257,7 @@ class Reinforce(Agent):
                 )
                 loss.backward()
                 sums += parts.detach() / steps
-        if config.max_grad_norm is not None:
+        if config.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.max_grad_norm)
         self._optimizer.step()
         metrics = {"losses/policy_loss": sums[0], "losses/entropy": sums[2]}
