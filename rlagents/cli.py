@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOP_LEVEL = ("--total-steps", "--seed", "--device")
 _PROFILE_HELP = "end with a table of where the time went, kept in profile.json too"
+_DEFAULT_OF = {"env": "as the environment says", "network": "as the torso says"}
 _TRAIN_EXAMPLES = """examples:
   rlagents train cartpole-dqn
   rlagents train pong-dqn --seed 2 --agent.learning-rate 1e-4
@@ -265,7 +266,8 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     from rlagents.agents import list_agents
     from rlagents.config import DEFAULT_AGENT, RunConfig, builtin_configs, options, read_config
 
-    names = [word for word in words if not word.startswith("-")]
+    values = {k + 1 for k, word in enumerate(words) if word in ("--name", "--runs-dir")}
+    names = [word for k, word in enumerate(words) if k not in values and not word.startswith("-")]
     print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]")
     print("                      [--profile]\n")
     print("Train an agent. CONFIG is the path of a TOML file, or a recipe's name:")
@@ -297,7 +299,9 @@ def _print_option(option: Option, prefix: str) -> None:
     default = option.default
     if hasattr(default, "model_dump"):
         return
-    shown = "as the environment says" if default is None else json.dumps(default)
+    shown = json.dumps(default)
+    if default is None:
+        shown = _DEFAULT_OF.get(option.name.partition(".")[0], "none")
     shown = shown if default != "required" else "required"
     print(f"  {option.flag}\n      {prefix}{option.help} [{option.takes}; default: {shown}]")
 

@@ -123,6 +123,26 @@ def test_help_of_train_shows_a_recipes_own_values(cli: Cli) -> None:
     assert "--replay.capacity" not in cli("train", "cartpole-reinforce", "--help").out
 
 
+def test_help_of_train_takes_no_options_value_for_the_config(cli: Cli) -> None:
+    words = ("--name", "foo", "--runs-dir", "bar", "--seed", "3")
+    help_of_the_recipe = cli("train", "cartpole-dqn", "--help")
+    assert cli("train", *words, "cartpole-dqn", "--help") == help_of_the_recipe
+    assert cli("train", "cartpole-dqn", *words, "--help") == help_of_the_recipe
+    assert cli("train", *words, "--help") == cli("train", "--help")
+
+
+def test_help_of_train_says_who_decides_where_a_key_is_left_out(cli: Cli) -> None:
+    text = squeezed(cli("train", "--help").out)
+    found = set()
+    for option in options(RunConfig.for_agent("dqn")):
+        if option.default is None and "." in option.name:
+            by_table = {"env": "as the environment says", "network": "as the torso says"}
+            shown = by_table.get(option.name.partition(".")[0], "none")
+            assert f"{option.help} [{option.takes}; default: {shown}]" in text, option.name
+            found.add(option.name)
+    assert {"env.frame_skip", "network.hidden_sizes", "agent.target_tau"} <= found
+
+
 @pytest.mark.parametrize("text", ["[env]\nid = 'cartpole'\n", "[agent]\n", ""])
 def test_help_of_train_for_a_file_without_an_agent(cli: Cli, tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
