@@ -175,11 +175,17 @@ def read_config(name: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def parse_value(text: str) -> Any:
-    """Return what an option's text means: a TOML value, else the text itself."""
+    """Return what an option's text means: a TOML value, else a number or the text itself.
+
+    TOML has no numbers such as `.99` and `1.`, which people write all the same.
+    """
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text
+        try:
+            return float(text) if "." in text else text
+        except ValueError:
+            return text
     return parsed["value"] if set(parsed) == {"value"} else text
 
 
