@@ -4,7 +4,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_RUN = demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: help setup demo test check format clean
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
@@ -157,8 +155,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def default_console() -> Console:
-    """Return the console for messages outside a run."""
-    return Console(file=sys.stderr, highlight=False)
