@@ -137,7 +137,8 @@ def resume_run(
     """Go on with a run from its last intact checkpoint, for `total_steps` in all.
 
     Raises:
-        UsageError: it has no intact checkpoint, or all its steps are done.
+        UsageError: it has no intact checkpoint, all its steps are done, or `total_steps` are fewer
+            than are done.
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved.
     """
@@ -146,6 +147,11 @@ def resume_run(
     config = config_of(folder, manifest, overrides)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
     checkpoint, damage = store.find_intact()
+    if total_steps is not None and total_steps < checkpoint.step:
+        raise UsageError(
+            f"--total-steps: expected {checkpoint.step} or more, since {folder.directory} has done "
+            f"so many steps, got {total_steps}."
+        )
     # A run that was stopped in its last evaluation has done all its steps and is not finished.
     if checkpoint.step >= config.total_steps and folder.status().get("state") != "stopped":
         raise UsageError(

@@ -300,7 +300,8 @@ def test_wrong_usage_of_train_writes_nothing(
         (["record", "RUN", "--training-episode", "0", "--episodes", "3"], ["--episodes"]),
         (["record", "RUN", "--training-episode", "0", "--checkpoint", "last"], ["--checkpoint"]),
         (["resume", "RUN"], ["finished", "480", "--total-steps"]),
-        (["resume", "RUN", "--total-steps", "100"], ["finished", "480", "--total-steps"]),
+        (["resume", "RUN", "--total-steps", "100"], ["--total-steps", "480 or more", "100"]),
+        (["resume", "RUN", "--total-steps", "480"], ["finished", "480", "--total-steps"]),
         (["resume", "RUN", "--total-steps", "0"], ["--total-steps", "1 or more"]),
         (["resume", "RUN", "--agent.gamma", "0.5"], ["--agent.gamma"]),
     ],
@@ -822,6 +823,19 @@ def test_resume_of_a_finished_run_names_the_way_on(cli: Cli, own_run: Path) -> N
     assert outcome.code == 2
     assert outcome.out == ""
     assert re.search(rf"rlagents resume {re.escape(str(own_run))} --total-steps \d+", outcome.err)
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "running"])
+def test_resume_with_fewer_steps_than_are_done_changes_nothing(
+    cli: Cli, own_run: Path, state: str
+) -> None:
+    status = json.loads((own_run / "status.json").read_text())
+    (own_run / "status.json").write_text(json.dumps(status | {"state": state}))
+    before = snapshot(own_run)
+    outcome = cli("resume", own_run, "--total-steps", "479")
+    assert outcome.code == 2
+    assert "--total-steps: expected 480 or more" in outcome.err
+    assert snapshot(own_run) == before
 
 
 def test_resume_with_more_steps_goes_on(cli: Cli, own_run: Path) -> None:
