@@ -16,6 +16,7 @@ import torch
 
 from rlagents.errors import UsageError
 
+_CGROUP = Path("/sys/fs/cgroup")
 _PACKAGES = (
     "rlagents",
     "torch",
@@ -79,13 +80,18 @@ def num_cores() -> int:
 
 
 def available_memory() -> int:
-    """Return the bytes that a run can still take, with a container's limit counted in."""
+    """Return the bytes that a run can still take, with a container's limit counted in.
+
+    What a container uses includes files that the kernel keeps in memory and gives up when asked.
+    """
     free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     try:
-        return min(free, int(limit.read_text()) - int(used.read_text()))
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
     except (OSError, ValueError):  # no such limit
         return free
+    files = [line.split()[1] for line in lines if line.startswith(("inactive_file", "active_file"))]
+    return min(free, limit - used + sum(map(int, files)))
 
 
 def choose_device(device: str) -> str:

@@ -159,9 +159,12 @@ def resume_run(
             f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "
             f"--total-steps {checkpoint.step * 2}"
         )
-    parts = _build(config, threads=manifest["threads"], profile=profile)
+    parts = _build(config, threads=manifest["threads"], profile=profile, resuming=True)
     announce(folder.directory)
     console = ConsoleObserver(folder, quiet=quiet)
+    needed = parts.footprint.memory_at_least
+    if needed > parts.free_memory:  # no refusal: it has worked here, or can work nowhere else
+        console.say(f"warning: {_too_much(needed, parts.free_memory)}")
     if damage is not None:
         console.say(f"warning: {damage}; going on from {checkpoint.directory}")
     changed = [
@@ -194,7 +197,9 @@ def config_of(
     return build_config(manifest["config"], overrides or {}, source)
 
 
-def _build(config: RunConfig, *, threads: int | None, profile: bool) -> _Parts:
+def _build(
+    config: RunConfig, *, threads: int | None, profile: bool, resuming: bool = False
+) -> _Parts:
     """Resolve a config and build what it describes, without writing anything."""
     spec = find_env(config.env.id)
     device = machine.choose_device(config.device)
@@ -217,10 +222,9 @@ def _build(config: RunConfig, *, threads: int | None, profile: bool) -> _Parts:
             )
         free = machine.available_memory()
         needed = footprint.memory_at_least
-        if needed > free:
+        if needed > free and not resuming:
             raise UsageError(
-                f"[replay] capacity: stored experience would take {needed / 1e9:.1f} GB, and "
-                f"{free / 1e9:.1f} GB of memory are free. Lower --replay.capacity to "
+                f"{_too_much(needed, free)}. Lower --replay.capacity to "
                 f"{_fitting_capacity(config, needed, free)} or less."
             )
         agent = agent_class.from_config(
@@ -248,6 +252,13 @@ def _describe(footprint: Footprint) -> str:
     if footprint.disk:
         words += f", and {footprint.disk / 1e9:.2f} GB of disk"
     return words
+
+
+def _too_much(memory: int, free: int) -> str:
+    return (
+        f"[replay] capacity: stored experience would take {memory / 1e9:.1f} GB, and "
+        f"{free / 1e9:.1f} GB of memory are free"
+    )
 
 
 def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import rlagents
+from rlagents import machine
 from rlagents.config import RunConfig, builtin_configs, options, read_config
 from rlagents.run import ActionLog, RunFolder
 
@@ -465,6 +466,31 @@ def test_replay_that_cannot_fit_into_memory(cli: Cli, tmp_path: Path) -> None:
     assert found is not None
     assert 0 < int(found[1]) < 1_000_000_000
     assert not runs.exists()
+
+
+def test_resume_with_little_memory_warns(
+    cli: Cli, own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlagents.machine.available_memory", lambda: 1_000)
+    outcome = cli("resume", own_run, "--total-steps", "488")
+    assert outcome.code == 0, outcome.err
+    assert "warning: [replay] capacity: stored experience would take" in outcome.err
+
+
+def test_files_kept_in_memory_are_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    unlimited = machine.available_memory()
+    assert unlimited > 20_000
+    (tmp_path / "memory.max").write_text("20000\n")
+    (tmp_path / "memory.current").write_text("19000\n")
+    (tmp_path / "memory.stat").write_text(
+        "anon 400\nfile 9000\ninactive_anon 7\ninactive_file 3000\nactive_file 500\nslab 3\n"
+    )
+    assert machine.available_memory() == 1_000 + 3_000 + 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.available_memory() > 20_000
 
 
 def test_output_that_cannot_be_written(cli: Cli, tiny_run: Any, tmp_path: Path) -> None:
