@@ -290,6 +290,26 @@ def test_logs_after_a_checkpoint_are_cut(folder: RunFolder, step: int, episodes:
     assert not list(folder.directory.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["episodes.csv", "evaluations.csv", "metrics.jsonl"])
+def test_a_cut_that_fails_leaves_the_whole_log(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_logs(folder)
+    before = (folder.directory / name).read_bytes()
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, **options: Any) -> int:
+        if name in path.name:
+            write_text(path, text[:10], **options)
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        cut_logs(folder, 30, 3)
+    assert (folder.directory / name).read_bytes() == before
+
+
 def test_logs_that_are_not_there_yet_need_no_cut(folder: RunFolder) -> None:
     cut_logs(folder, 0, 0)
     assert sorted(path.name for path in folder.directory.iterdir()) == [

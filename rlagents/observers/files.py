@@ -119,7 +119,7 @@ def cut_logs(folder: RunFolder, step: int, episodes: int, evaluated_at: int | No
             if line.endswith("}")
             and _step_of(line) <= (last_evaluation if "eval/episodic_return" in line else step)
         ]
-        metrics.write_text("".join(line + "\n" for line in kept_lines), encoding="utf-8")
+        _replace(metrics, "".join(line + "\n" for line in kept_lines))
     ActionLog(folder).cut(episodes)
 
 
@@ -142,6 +142,10 @@ def _append(path: Path, row: tuple[object, ...]) -> None:
 def _rewrite(path: Path, rows: list[list[str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
+    _replace(path, text.getvalue())
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
