@@ -100,8 +100,10 @@ class MemoryItems:
 
     def load(self, directory: Path, rings: int) -> None:
         """Read `items.npy`."""
-        items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
-        _in_rings(self.array, rings)[:, : items.shape[1]] = items
+        for index, ring in enumerate(_in_rings(self.array, rings)):
+            # Mapped anew for each ring: pages that were read stay in memory until it is let go.
+            items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
+            ring[: items.shape[1]] = items[index]
 
 
 class DiskItems:
