@@ -61,7 +61,14 @@ class Run:
 
     def policy(self, which: str | int | None = None, *, device: str = "cpu") -> Policy:
         """Return the policy of a checkpoint; its environment is not imported."""
-        checkpoint = self.checkpoint(which)
+        return self._policy(self._find(which), device)
+
+    def _find(self, which: str | int | None) -> Checkpoint:
+        """Return a checkpoint to load the policy of; stored experience is not checked."""
+        store = CheckpointStore(self._folder.checkpoints)
+        return store.find(None if which is None else str(which), experience=False)
+
+    def _policy(self, checkpoint: Checkpoint, device: str = "cpu") -> Policy:
         agent_class: type[Agent] = find_agent(self.config.agent_name)
         machine.prepare_torch(int(self._manifest["threads"]))
         space = rebuild_space(self._manifest["observation_space"])
@@ -100,6 +107,17 @@ class Run:
             RLAgentsError: the environment failed while it was played.
             StoppedError: `should_stop` said so.
         """
+        found = self._find(checkpoint)
+        return self._evaluate(found, self._policy(found), episodes, seed, should_stop)
+
+    def _evaluate(
+        self,
+        found: Checkpoint,
+        policy: Policy,
+        episodes: int | None,
+        seed: int | None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
         protocol = self.config.evaluation
         count = protocol.episodes if episodes is None else episodes
         if count < 1:
@@ -107,8 +125,6 @@ class Run:
         seed = self.config.seed if seed is None else seed
         if seed < 0:
             raise UsageError(f"--seed: expected 0 or more, got {seed}.")
-        found = self.checkpoint(checkpoint)
-        policy = self.policy(checkpoint)
         env = make_vector_env(find_env(self.config.env.id), self.config.env, min(count, MAX_ENVS))
         with _playing(env, self.config.env.id):
             played = play_episodes(
@@ -155,8 +171,9 @@ class Run:
         """
         target = _output(output, self._folder.videos)
         config = self.config
-        evaluation = self.evaluate(episodes, checkpoint=checkpoint, seed=seed)
-        policy = self.policy(checkpoint)
+        found = self._find(checkpoint)  # once: the best may change meanwhile
+        policy = self._policy(found)
+        evaluation = self._evaluate(found, policy, episodes, seed)
         player = make_player(find_env(config.env.id), config.env)
         paths = []
         with _playing(player, config.env.id):

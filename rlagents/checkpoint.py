@@ -19,6 +19,7 @@ from rlagents.errors import UsageError
 from rlagents.run import sync, write_json
 
 MANIFEST = "manifest.json"
+REPLAY = "agent/replay"  # where an agent puts what is too large to be kept more than once
 
 
 class Checkpoint(NamedTuple):
@@ -137,11 +138,12 @@ class CheckpointStore:
         whole = self._whole()
         return known if "last" in known or not whole else {"last": whole[0].name, **known}
 
-    def find(self, which: str | None) -> Checkpoint:
+    def find(self, which: str | None, *, experience: bool = True) -> Checkpoint:
         """Return a checkpoint after checking every file of it; nothing on disk is changed.
 
         Args:
             which: "best", "last" or a step; None for the best, else the last.
+            experience: check stored experience as well, which is large and no policy needs.
 
         Raises:
             UsageError: there is no such checkpoint, or it is damaged.
@@ -154,7 +156,7 @@ class CheckpointStore:
             steps = [str(_step_of(path)) for path in reversed(self._whole())]
             known = ", ".join([*index, *steps]) or "none yet"
             raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
-        return self._check(name)
+        return self._check(name, experience=experience)
 
     def find_intact(self) -> tuple[Checkpoint, str | None]:
         """Return the last checkpoint or, if that is damaged, the newest that is not.
@@ -181,13 +183,19 @@ class CheckpointStore:
                     return self._check(path.name), str(error)
             raise
 
-    def _check(self, name: str) -> Checkpoint:
+    def _check(self, name: str, *, experience: bool = True) -> Checkpoint:
         """Return a checkpoint that is there after checking every file of it."""
         others = [str(_step_of(path)) for path in reversed(self._whole()) if path.name != name]
         known = f"Others are there, of the steps {', '.join(others)}"
         directory = self._place(name)
         return Checkpoint(
-            name, _verify(directory, known if others else "No other is there"), directory
+            name,
+            _verify(
+                directory,
+                known if others else "No other is there",
+                but=None if experience else REPLAY,
+            ),
+            directory,
         )
 
     def _place(self, name: str) -> Path:

@@ -150,6 +150,18 @@ def test_a_damaged_file_is_named(store: CheckpointStore, name: str, damage: str)
     assert store.find("1").step == 1  # and that one can be used
 
 
+def test_stored_experience_is_checked_where_it_is_needed(store: CheckpointStore) -> None:
+    def write(directory: Path) -> None:
+        (directory / "agent" / "replay").mkdir(parents=True)
+        (directory / "agent" / "replay" / "items.npy").write_bytes(b"experience")
+
+    path = store.save(1, write)
+    (path / "agent" / "replay" / "items.npy").write_bytes(b"Experience")
+    assert store.find("last", experience=False) == ("step-1", 1, path)
+    with pytest.raises(UsageError, match=r"replay/items\.npy has changed"):
+        store.find("last")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": 3, "step": 1}', '{"files": {}}'])
 def test_a_damaged_manifest_is_refused(store: CheckpointStore, text: str) -> None:
     path = store.save(1, writer("a"))

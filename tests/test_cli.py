@@ -18,6 +18,7 @@ import torch
 
 import rlagents
 from rlagents import machine
+from rlagents.checkpoint import CheckpointStore
 from rlagents.config import RunConfig, builtin_configs, options, read_config
 from rlagents.run import ActionLog, RunFolder
 
@@ -790,6 +791,22 @@ def test_record_writes_the_episodes_that_evaluate_plays(cli: Cli, own_run: Path)
         assert len(about["values"][0]) == 2
         assert about["action"] == [int(np.argmax(values)) for values in about["values"]]
         check_film(film, about)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "record"])
+def test_the_checkpoint_is_looked_up_once(
+    cli: Cli, own_run: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    found: list[Any] = []
+    find = CheckpointStore.find
+
+    def watched(store: CheckpointStore, *words: Any, **options: Any) -> Any:
+        found.append(find(store, *words, **options))
+        return found[-1]
+
+    monkeypatch.setattr(CheckpointStore, "find", watched)
+    assert cli(verb, own_run, "--episodes", "1").code == 0
+    assert len(found) == 1
 
 
 def test_record_into_a_file(cli: Cli, tiny_run: Any, tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
-from rlagents.checkpoint import CheckpointStore
+from rlagents.checkpoint import REPLAY, CheckpointStore
 from rlagents.config import CheckpointConfig
 from rlagents.events import CheckpointDue, Event
-
-REPLAY = "agent/replay"  # where an agent puts what is too large to be kept more than once
 
 
 class CheckpointObserver:
