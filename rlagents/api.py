@@ -19,7 +19,7 @@ from rlagents.envs import Player, VectorEnv, find_env, make_player, make_vector_
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import MAX_ENVS, Evaluation, play_episodes
 from rlagents.observers.video import video_path
-from rlagents.recording import play_and_record, rebuild_episode
+from rlagents.recording import rebuild_episode, record_evaluation
 from rlagents.run import ActionLog, RunFolder
 from rlagents.spaces import rebuild_space
 from rlagents.training import config_of, resume_run, start_run
@@ -188,28 +188,15 @@ class Run:
                     "step": evaluation.step,
                     "values_are": policy.kind,
                 }
-                if self._manifest["reproducible"]:
-                    path = rebuild_episode(
-                        player,
-                        episode.seed,
-                        episode.actions,
-                        episodic_return=episode.episodic_return,
-                        values=episode.values,
-                        scale=config.recording.scale,
-                        path=name,
-                        about=about,
-                    )
-                else:
-                    path = play_and_record(
-                        player,
-                        policy,
-                        episode.seed,
-                        epsilon=config.evaluation.epsilon,
-                        sample=config.evaluation.sample,
-                        scale=config.recording.scale,
-                        path=name,
-                        about=about,
-                    )
+                path = record_evaluation(
+                    player,
+                    policy,
+                    episode,
+                    config,
+                    reproducible=self._manifest["reproducible"],
+                    path=name,
+                    about=about,
+                )
                 paths.append(path)
         return paths
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from rlagents.agents.base import Policy
+from rlagents.config import RunConfig
 from rlagents.envs import Player
 from rlagents.errors import RLAgentsError
-from rlagents.evaluate import Chooser
+from rlagents.evaluate import Chooser, PlayedEpisode
 from rlagents.types import Array, FloatArray
 from rlagents.video import VideoWriter
 
@@ -85,6 +86,52 @@ def play_and_record(
         return chooser.choose(values), values
 
     return _Recorder(player, path, scale, about).record(seed, decide)
+
+
+def record_evaluation(
+    player: Player,
+    policy: Policy,
+    episode: PlayedEpisode,
+    config: RunConfig,
+    *,
+    reproducible: bool,
+    path: Callable[[float], Path],
+    about: dict[str, Any],
+) -> Path:
+    """Show an evaluation's episode again or, where that is not possible, the policy's play live.
+
+    The check at the start of a run is short, so an environment may turn out later not to reproduce
+    itself.
+
+    Raises:
+        NotReproducedError: the episode came out otherwise, of a game that always reproduces itself.
+    """
+    scale = config.recording.scale
+    if reproducible:
+        try:
+            return rebuild_episode(
+                player,
+                episode.seed,
+                episode.actions,
+                episodic_return=episode.episodic_return,
+                values=episode.values,
+                scale=scale,
+                path=path,
+                about=about,
+            )
+        except NotReproducedError:
+            if player.reset(episode.seed).observation is None:  # nothing that a policy could see
+                raise
+    return play_and_record(
+        player,
+        policy,
+        episode.seed,
+        epsilon=config.evaluation.epsilon,
+        sample=config.evaluation.sample,
+        scale=scale,
+        path=path,
+        about=about,
+    )
 
 
 class _Recorder:

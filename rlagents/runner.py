@@ -100,8 +100,7 @@ class Runner:
         self._evaluated_at = -1
         self._wall_time_before = 0.0
         self._began = time.monotonic()
-        self._sums: dict[str, Any] = {}
-        self._updates = 0
+        self._sums: dict[str, tuple[Any, int]] = {}  # of each metric: its sum and how many
         self._logged = (0, 0.0)  # step and wall time of the last line of metrics
 
     @property
@@ -291,10 +290,9 @@ class Runner:
 
     def _add_metrics(self, metrics: Metrics) -> None:
         """Sum up metrics without reading them, since reading would wait for the device."""
-        if metrics:
-            self._updates += 1
-            for name, value in metrics.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
+        for name, value in metrics.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
 
     def _log(self) -> Iterator[Event]:
         """Yield a line of metrics, unless there is one of this step already."""
@@ -302,7 +300,7 @@ class Runner:
         metrics = self._mean_metrics()
         if clock.step == self._logged[0]:
             return
-        self._sums, self._updates = {}, 0
+        self._sums = {}
         before_step, before_s = self._logged
         metrics["charts/SPS"] = (clock.step - before_step) / max(clock.wall_time_s - before_s, 1e-9)
         if self._recent:
@@ -317,7 +315,7 @@ class Runner:
         Raises:
             RunFailedError: one of them is not finite.
         """
-        metrics = {name: float(total) / self._updates for name, total in self._sums.items()}
+        metrics = {name: float(total) / count for name, (total, count) in self._sums.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunFailedError(

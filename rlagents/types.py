@@ -20,7 +20,7 @@ Metrics = Mapping[str, Any]
 class Transition(NamedTuple):
     """One vector step of N environments.
 
-    An observation of dtype uint8 with three dimensions is a stack of C frames, newest last, padded
+    Where the space is a `FrameStack`, an observation is a stack of C frames, newest last, padded
     with zero frames where the episode has not shown C frames yet.
     """
 

@@ -1142,3 +1142,12 @@ def test_what_is_cut_off_is_valued_as_if_it_went_on(n_step: int) -> None:
     # 1 + 1/2 + 1/4 + ...; it would be some 1.6 if the end of an episode were the end of rewards
     values = agent.policy().values(np.ones((1, 1), dtype=np.float32))
     np.testing.assert_allclose(values, [[2.0, 2.0]], atol=0.1)
+
+
+def test_metrics_are_means_over_the_updates_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, stream = make_agent(), Stream(2)
+    drive(agent, stream, 20)
+    losses = iter([1.0, 2.0, 6.0])
+    monkeypatch.setattr(agent, "_update", lambda: {"losses/td_loss": torch.tensor(next(losses))})
+    agent._owed_steps = 6
+    assert agent.learn() == {"losses/td_loss": 3.0}

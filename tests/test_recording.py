@@ -381,6 +381,39 @@ def test_rewards_are_rounded_as_in_training(
         assert recorded.sidecar["episodic_return"] == sum(played.rewards)
 
 
+class LateGusts(Gusty):
+    """As `Gusty`, but what comes after the check at the start of a run differs every time."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = super().step(action)
+        return observation, np.random.default_rng().random() if self.time > 64 else reward, *rest
+
+
+def test_what_turns_out_not_to_reproduce_itself_is_shown_live(tmp_path: Path) -> None:
+    rlagents.register_env(EnvSpec(name="late-gusts", make=LateGusts))
+    small = {
+        "env.num_envs": 2,
+        "agent.learning_starts": 100,
+        "replay.capacity": 400,
+        "network.hidden_sizes": [8],
+        "evaluation.period_steps": 400,
+        "evaluation.episodes": 1,
+        "checkpoint.period_steps": 400,
+    }
+    run = rlagents.train(
+        "cartpole-dqn",
+        {"env.id": "late-gusts", **small},
+        total_steps=400,
+        runs_dir=tmp_path,
+        quiet=True,
+    )
+    assert json.loads((run.directory / "config.json").read_text())["reproducible"]
+    assert "switched off" not in (run.directory / "run.log").read_text()
+    assert len(list((run.directory / "videos").glob("*.mp4"))) == 1
+    (path,) = run.record(output=tmp_path / "again.mp4")
+    assert load(path).sidecar["episodic_length"] == 300
+
+
 def test_the_smallest_difference_is_seen(
     cartpole: Played, open_player: Callable[..., Player], tmp_path: Path
 ) -> None:

@@ -470,13 +470,15 @@ def test_an_evaluation_comes_before_the_checkpoint_of_its_step() -> None:
 
 def test_metrics_are_means_over_the_updates_since_the_last_line() -> None:
     def metrics(call: int) -> Metrics:
-        return {"losses/td_loss": torch.tensor(float(call))} if call % 2 == 0 else {}
+        seldom = {"losses/entropy": float(call)} if call % 4 == 0 else {}
+        return {"losses/td_loss": torch.tensor(float(call)), **seldom} if call % 2 == 0 else {}
 
     config = make_config(total_steps=8, logging__period_s=3600)
     env = ScriptedEnv([[3]])
     events = list(make_runner(config, env, StubAgent(1, metrics=metrics)).run())
     (logged,) = of_kind(events, Logged)
     assert logged.metrics["losses/td_loss"] == pytest.approx((2 + 4 + 6 + 8) / 4)
+    assert logged.metrics["losses/entropy"] == pytest.approx((4 + 8) / 2)
     assert logged.metrics["charts/epsilon"] == 0.25
     assert logged.metrics["charts/episodic_return"] == 3
     assert logged.metrics["charts/episodic_length"] == 3

@@ -145,6 +145,7 @@ class DQN(Agent):
         config: the `[agent]` table.
         network: the Q-network; the target network begins as its copy.
         replay: where transitions go; it must have been made with the config's n-step and gamma.
+        replay_generator: draws the samples; its state is saved with the agent's.
         num_actions: A.
         num_envs: N.
         seed: of exploration and noise.
@@ -317,10 +318,14 @@ class DQN(Agent):
 
     def learn(self) -> Metrics:
         """Do one update for every `update_period_steps` agent steps since learning started."""
-        metrics: Metrics = {}
+        updates: list[Metrics] = []
         while self._owed_steps >= self._config.update_period_steps:
             self._owed_steps -= self._config.update_period_steps
-            metrics = self._update()
+            updates.append(self._update())
+        metrics = {
+            name: sum(update[name] for update in updates) / len(updates)
+            for name in (updates[0] if updates else {})
+        }
         if self._config.target_tau is not None:
             return metrics
         if self._steps_since_target >= self._config.target_period_steps:

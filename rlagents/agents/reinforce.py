@@ -7,6 +7,7 @@ each step in place of the episode's return (the past cannot be changed by the ac
 
 Differences from the paper:
 - Returns are standardised over the batch of an update: (G - mean) / std.
+- Rewards are discounted by gamma; in the paper's episodic task they are not.
 - The baseline b is none, or learned beside the policy, as an estimate of the standardised return.
 - An entropy bonus keeps the policy from settling early (Williams and Peng 1991).
 - `reset_return_at_score` starts the sum afresh after each reward, as 'Pong from pixels' (Karpathy

@@ -9,7 +9,7 @@ from typing import Any
 from rlagents.config import RunConfig
 from rlagents.envs import Player
 from rlagents.events import Evaluated, Event
-from rlagents.recording import play_and_record, rebuild_episode
+from rlagents.recording import record_evaluation
 from rlagents.run import RunFolder
 
 
@@ -55,28 +55,15 @@ class VideoObserver:
                 "step": step,
                 "values_are": event.policy.kind,
             }
-            if self._reproducible:
-                rebuild_episode(
-                    self._player,
-                    episode.seed,
-                    episode.actions,
-                    episodic_return=episode.episodic_return,
-                    values=episode.values,
-                    scale=self._config.recording.scale,
-                    path=video_path(self._folder, step, number),
-                    about=about,
-                )
-            else:
-                play_and_record(
-                    self._player,
-                    event.policy,
-                    episode.seed,
-                    epsilon=self._config.evaluation.epsilon,
-                    sample=self._config.evaluation.sample,
-                    scale=self._config.recording.scale,
-                    path=video_path(self._folder, step, number),
-                    about=about,
-                )
+            record_evaluation(
+                self._player,
+                event.policy,
+                episode,
+                self._config,
+                reproducible=self._reproducible,
+                path=video_path(self._folder, step, number),
+                about=about,
+            )
 
     def close(self) -> None:
         """Close the player."""
