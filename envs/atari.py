@@ -146,11 +146,13 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
         raise UsageError(f"[env] kwargs: ALE's vector environment says: {error}.") from None
 
 
+@functools.cache
 def _screen(game: str) -> tuple[int, int]:
     """Return the height and width of the game's picture."""
     import ale_py
     from ale_py import roms
 
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner before every training
     ale = ale_py.ALEInterface()
     rom = roms.get_rom_path(game)
     assert rom is not None  # the spec was only made for a game that is there
