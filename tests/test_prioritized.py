@@ -21,9 +21,10 @@ from replay_simulation import (
     samples,
 )
 
-from rlagents.replay import ImportanceSchedule, PrioritizedReplay, ReplayConfig, footprint
+from rlagents.replay import PrioritizedReplay, ReplayConfig, footprint
 from rlagents.replay.prioritized import importance_weights
 from rlagents.replay.sum_tree import SumTree
+from rlagents.schedules import LinearSchedule
 from rlagents.spaces import FrameStack
 
 
@@ -185,7 +186,7 @@ def test_importance_weights_are_the_formula_of_the_paper() -> None:
 
 
 def test_beta_goes_up_in_a_straight_line_of_agent_steps() -> None:
-    schedule = ImportanceSchedule(0.4, 1.0, 200)
+    schedule = LinearSchedule(0.4, 1.0, 200)
     steps = (0, 50, 100, 200, 10_000)
     assert [schedule.at(step) for step in steps] == pytest.approx([0.4, 0.55, 0.7, 1, 1])
     replay = make(

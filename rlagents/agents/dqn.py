@@ -60,6 +60,7 @@ from rlagents.replay import (
     footprint,
     make_replay,
 )
+from rlagents.schedules import LinearSchedule
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
@@ -275,9 +276,9 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """The chance of a random action now."""
         config = self._config
-        return _line(
-            config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps, self._steps
-        )
+        return LinearSchedule(
+            config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
+        ).at(self._steps)
 
     @property
     def learning_rate(self) -> float:
@@ -285,12 +286,9 @@ class DQN(Agent):
         config = self._config
         if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
             return config.learning_rate
-        return _line(
-            config.learning_rate,
-            config.learning_rate_end,
-            config.learning_rate_decay_steps,
-            self._steps,
-        )
+        return LinearSchedule(
+            config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
+        ).at(self._steps)
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -439,11 +437,6 @@ class DQN(Agent):
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
-
-
-def _line(start: float, end: float, decay_steps: int, step: int) -> float:
-    """Return the value of a straight line from `start` to `end`, and `end` behind it."""
-    return start + min(step / decay_steps, 1.0) * (end - start)
 
 
 def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:

@@ -6,15 +6,15 @@ import gymnasium as gym
 import numpy as np
 
 from rlagents.replay.config import ReplayConfig, check_replay
-from rlagents.replay.prioritized import ImportanceSchedule, PrioritizedReplay
+from rlagents.replay.prioritized import PrioritizedReplay
 from rlagents.replay.ring import Batch, TransitionRing, rows_for
 from rlagents.replay.sum_tree import SumTree
 from rlagents.replay.uniform import UniformReplay
+from rlagents.schedules import LinearSchedule
 from rlagents.types import Footprint
 
 __all__ = [
     "Batch",
-    "ImportanceSchedule",
     "PrioritizedReplay",
     "ReplayConfig",
     "TransitionRing",
@@ -59,7 +59,7 @@ def make_replay(
     )
     if config.kind == "uniform":
         return UniformReplay(ring, generator)
-    importance = ImportanceSchedule(
+    importance = LinearSchedule(
         config.importance_exponent_start,
         config.importance_exponent_end,
         config.importance_exponent_steps,

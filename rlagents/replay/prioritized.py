@@ -23,26 +23,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from rlagents.replay.ring import Batch, TransitionRing
 from rlagents.replay.sum_tree import Masses, SumTree
+from rlagents.schedules import LinearSchedule
 from rlagents.types import FloatArray, IntArray, Transition
-
-
-class ImportanceSchedule(NamedTuple):
-    """Beta, which goes from `start` to `end` in a straight line over `steps` agent steps."""
-
-    start: float
-    end: float
-    steps: int
-
-    def at(self, step: int) -> float:
-        """Return beta after so many agent steps."""
-        progress = min(step / self.steps, 1.0)
-        return self.start + progress * (self.end - self.start)
 
 
 class PrioritizedReplay:
@@ -55,7 +42,7 @@ class PrioritizedReplay:
         ring: holds the transitions.
         generator: draws the samples.
         exponent: alpha; 0 makes all transitions equal.
-        importance: beta.
+        importance: beta, over the agent steps.
         epsilon: added to each TD error, so that none is never seen again.
     """
 
@@ -65,7 +52,7 @@ class PrioritizedReplay:
         generator: np.random.Generator,
         *,
         exponent: float,
-        importance: ImportanceSchedule,
+        importance: LinearSchedule,
         epsilon: float,
     ) -> None:
         self.importance = importance
