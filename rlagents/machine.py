@@ -110,13 +110,17 @@ def choose_device(device: str) -> str:
     return device
 
 
-def choose_threads(pictures: bool) -> int:
-    """Return how many threads networks are computed with: all cores for pictures, one for vectors.
+def choose_threads(pictures: bool, sharing: int = 1) -> int:
+    """Return how many threads a network is computed with: all cores for pictures, one for vectors.
 
     Small layers are done before a second thread has woken up: measured on two cores, a DQN update
     of two layers of 128 takes longer with two threads than with one.
+
+    Args:
+        pictures: whether it sees pictures.
+        sharing: the networks that are computed at the same time, which share the cores.
     """
-    return num_cores() if pictures else 1
+    return max(num_cores() // sharing, 1) if pictures else 1
 
 
 def _keep_freed_memory() -> None:

@@ -49,7 +49,8 @@ class _Parts:
     env: VectorEnv
     agent: Agent
     num_actions: int
-    threads: int
+    threads: int  # that compute a network
+    sharing: int  # the networks that are computed at once
     footprint: Footprint  # of stored experience
     free_memory: int  # before there is any
     profile: Profile | None  # where the time goes, if anybody asked
@@ -207,13 +208,16 @@ def _build(
     env_config = resolve_env_config(config.env, spec)
     tables = agent_class.resolve(config, device) if hasattr(agent_class, "resolve") else {}
     config = config.model_copy(update={"env": env_config, "device": device, **tables})
+    sharing = agent_class.num_threads(config) if hasattr(agent_class, "num_threads") else 1
     watch = None
     if profile:
         watch = Profile(synchronize=torch.cuda.synchronize) if device == "cuda" else Profile()
     env = make_vector_env(spec, env_config, env_config.num_envs, timer=watch or no_timer)
     try:
         if threads is None:
-            threads = machine.choose_threads(pictures=len(env.observation_space.shape) == 3)
+            threads = machine.choose_threads(
+                pictures=len(env.observation_space.shape) == 3, sharing=sharing
+            )
         machine.prepare_torch(threads)
         footprint = Footprint(0, 0)
         if hasattr(agent_class, "footprint"):
@@ -241,7 +245,7 @@ def _build(
     except BaseException:
         env.close()
         raise
-    return _Parts(config, spec, env, agent, num_actions, threads, footprint, free, watch)
+    return _Parts(config, spec, env, agent, num_actions, threads, sharing, footprint, free, watch)
 
 
 def _describe(footprint: Footprint) -> str:
@@ -351,7 +355,7 @@ def _run(
             parts.agent,
             make_eval_env=lambda number: make_vector_env(spec, config.env, number),
             should_stop=stop,
-            overlap=config.device != "cpu",
+            overlap=config.device != "cpu" or parts.sharing > 1,
             timer=timer,
         )
         try:

@@ -171,7 +171,7 @@ def test_updates_are_those_of_an_independent_computation(
             np.testing.assert_allclose(value, online[name], rtol=2e-4, atol=2e-5)
         assert equal(weights(agent._target), target)
         if kind == "prioritized":
-            leaves = batches[-1].leaves
+            leaves = batches[-1].drawn.leaves
             priorities = (np.abs(error) + 1e-6) ** 0.6
             np.testing.assert_allclose(agent._replay._tree.masses[leaves], priorities, rtol=1e-3)
     large = np.concatenate(errors) > 1
@@ -509,6 +509,7 @@ CHANGES: dict[str, Any] = {
     "clip_rewards": True,
     "reset_return_at_score": True,
     "max_grad_norm": 0.01,
+    "pipelined": True,
     "hidden_sizes": [9],
     "dueling": True,
     "layer_norm": True,

@@ -27,16 +27,24 @@ class Row(NamedTuple):
     over: bool = False
 
 
+Prepared = list[tuple[Row, float]]  # steps, and what their values should be
+
+
 class Obvious:
     """Algorithm 1 of Mnih et al. (2015) in double precision, a transition at a time."""
 
     def __init__(self, parameters: dict[str, Tensor], options: dict[str, Any]) -> None:
         self.options = {"n_step": 1, "adam_epsilon": 1e-8, "max_grad_norm": 10.0} | BASE | options
         self.online = {name: value.double().requires_grad_() for name, value in parameters.items()}
-        self.target = {name: value.detach().clone() for name, value in self.online.items()}
+        self.target = self.copy()
+        self.acting = self.online  # what chooses in targets
+        self.prepared: list[Prepared] = []  # with `pipelined`, for the next call
         self.moments = dict.fromkeys(parameters, (0.0, 0.0))
         self.rows: list[list[Row]] = [[] for _ in range(NUM_ENVS)]
-        self.steps = self.updates = self.copies = 0
+        self.steps = self.drawn = self.updates = self.copies = 0
+
+    def copy(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.online.items()}
 
     def observe(self, transition: Transition) -> None:
         o_tm1, action, reward, o_t, terminated, over = transition
@@ -69,28 +77,42 @@ class Obvious:
                 return total
             if row.over:
                 break
-        choosing = self.online if self.options.get("double") else self.target
+        choosing = self.acting if self.options.get("double") else self.target
         best = int(self.values(choosing, rows[first].observation).argmax())
         return total + discount * float(self.values(self.target, rows[first].observation)[best])
 
     def learn(self, samples: list[list[tuple[int, int]]]) -> None:
         since = self.steps - self.options["learning_starts"] + NUM_ENVS  # the step it starts in
         due = 0 if since < NUM_ENVS else since // self.options["update_period_steps"]
-        assert len(samples) == due - self.updates
+        assert len(samples) == due - self.drawn
+        self.drawn = due
+        copy_is_due = (
+            since >= NUM_ENVS and since // self.options["target_period_steps"] > self.copies
+        )
+        self.copies += copy_is_due
+        if self.options.get("pipelined"):
+            self.acting = self.copy()
+            if copy_is_due:
+                self.target = self.copy()
+            prepared = [self.prepare(sample) for sample in samples]
+            for batch in self.prepared:
+                self.update(batch)
+            self.prepared = prepared
+            return
         for sample in samples:
-            self.update(sample)
-        self.updates = due
-        if since >= NUM_ENVS and since // self.options["target_period_steps"] > self.copies:
-            self.copies += 1
-            self.target = {name: value.detach().clone() for name, value in self.online.items()}
+            self.update(self.prepare(sample))
+        if copy_is_due:
+            self.target = self.copy()
 
-    def update(self, sample: list[tuple[int, int]]) -> None:
+    def prepare(self, sample: list[tuple[int, int]]) -> Prepared:
+        goals = [self.goal(self.rows[env], number) for env, number in sample]
+        return [(self.rows[e][n], goal) for (e, n), goal in zip(sample, goals, strict=True)]
+
+    def update(self, batch: Prepared) -> None:
         self.updates += 1
         losses = []
-        for env, number in sample:
-            row = self.rows[env][number]
-            error = self.values(self.online, row.observation)[row.action]
-            error = (error - self.goal(self.rows[env], number)).abs()
+        for row, goal in batch:
+            error = (self.values(self.online, row.observation)[row.action] - goal).abs()
             losses.append(error**2 / 2 if error < 1 else error - 0.5)
         loss = torch.stack(losses).mean()
         gradients = torch.autograd.grad(loss, list(self.online.values()))
@@ -139,6 +161,8 @@ def _one_thread() -> Iterator[None]:
         {"clip_rewards": True},
         {"reset_return_at_score": True, "n_step": 2},
         {"max_grad_norm": 0.05},
+        {"pipelined": True},
+        {"pipelined": True, "double": True, "dueling": True, "n_step": 3},
     ],
 )
 def test_the_same_parameters_as_a_slow_obvious_dqn(
@@ -168,6 +192,7 @@ def test_the_same_parameters_as_a_slow_obvious_dqn(
         transition = transition._replace(reward=np.round(transition.reward / 2))  # often 0
         agent.observe(transition)
         reference.observe(transition)
+    agent.policy()  # waits for what is being learned
     assert reference.copies >= 5
     for name, value in weights(agent._network).items():
         expected = reference.online[name].detach().numpy()

@@ -129,7 +129,7 @@ def set_error(replay: PrioritizedReplay, errors: dict[int, float]) -> None:
     missing = set(errors)
     for batch in samples(replay, 1000):
         known = [errors[action] for action in batch.action.tolist()]
-        replay.update_priorities(batch, np.array(known, dtype=np.float32))
+        replay.update_priorities(batch.drawn, np.array(known, dtype=np.float32))
         missing -= set(batch.action.tolist())
         if not missing:
             return
@@ -181,7 +181,7 @@ def test_importance_weights_are_the_formula_of_the_paper() -> None:
         np.testing.assert_allclose(batch.weights, weights / weights.max(), rtol=1e-6)
         assert batch.weights is not None
         assert str(batch.weights.dtype) == "float32"
-        replay.update_priorities(batch, generator.normal(size=16).astype(np.float32))
+        replay.update_priorities(batch.drawn, generator.normal(size=16).astype(np.float32))
     assert len({round(float(weight), 6) for weight in batch.weights}) > 5
 
 
@@ -255,7 +255,7 @@ def test_what_can_be_drawn_is_what_is_complete(
         if replay._tree.total > 0:
             batch = replay.sample()
             check_batch(simulation, batch, n_step, 0.5)
-            replay.update_priorities(batch, generator.normal(size=8).astype(np.float32))
+            replay.update_priorities(batch.drawn, generator.normal(size=8).astype(np.float32))
             assert_masses_are_where_transitions_are(replay)
 
 
@@ -285,7 +285,7 @@ def test_priorities_stay_with_their_transitions(
         if held:
             batch = replay.sample()
             errors = 3 * generator.normal(size=6).astype(np.float32)
-            replay.update_priorities(batch, errors)
+            replay.update_priorities(batch.drawn, errors)
             for action, error in zip(batch.action.tolist(), errors.tolist(), strict=True):
                 known[action] = abs(error) + 1e-6
                 highest = max(highest, known[action])
@@ -373,7 +373,7 @@ def test_what_is_saved_comes_back_and_goes_on_the_same(
         simulation.feed(replay, 1)
         if replay._tree.total > 0:
             batch = replay.sample()
-            replay.update_priorities(batch, generator.normal(size=64).astype(np.float32) * 2)
+            replay.update_priorities(batch.drawn, generator.normal(size=64).astype(np.float32) * 2)
     Simulation(space, 3, seed=10).feed(other, 60)  # what it held is replaced
     replay.save(tmp_path)
     other.load(tmp_path)
@@ -387,8 +387,8 @@ def test_what_is_saved_comes_back_and_goes_on_the_same(
         one, same = replay.sample(step), other.sample(step)
         for array, equal in zip(one, same, strict=True):
             np.testing.assert_array_equal(array, equal)
-        replay.update_priorities(one, errors)
-        other.update_priorities(same, errors)
+        replay.update_priorities(one.drawn, errors)
+        other.update_priorities(same.drawn, errors)
 
 
 def test_the_same_generator_draws_the_same_samples() -> None:
@@ -447,3 +447,30 @@ def test_a_kind_that_there_is_not(tmp_path: Path, cli: Callable[..., Any]) -> No
     assert outcome.code == 2
     assert "expected uniform | prioritized, got 'prioritised'" in outcome.err
     assert "did you mean 'prioritized'?" in outcome.err
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_priorities_that_come_late_reach_only_what_is_still_held(seed: int) -> None:
+    replay = make(num_envs=2, capacity=24, batch_size=8)
+    ring, simulation = replay._ring, Simulation(VECTOR, 2, seed=seed)
+    generator = np.random.default_rng(seed)
+    for _ in range(30):
+        replay.observe(simulation.step())
+    gone = 0
+    for _ in range(60):
+        batch = replay.sample()
+        assert batch.drawn is not None
+        for _ in range(int(generator.integers(12))):
+            replay.observe(simulation.step())
+        before = replay._tree.masses.copy()
+        replay.update_priorities(batch.drawn, np.full(8, 5, dtype=np.float32))
+        leaves, rows = batch.drawn
+        held = rows >= ring.head[leaves // ring.rows] - ring.rows
+        gone += int((~held).sum())
+        after = replay._tree.masses
+        np.testing.assert_allclose(after[leaves[held]], 5**0.6, rtol=1e-4)
+        lost = np.setdiff1d(leaves[~held], leaves[held])
+        np.testing.assert_array_equal(after[lost], before[lost])
+        untouched = np.setdiff1d(np.arange(len(after)), leaves)
+        np.testing.assert_array_equal(after[untouched], before[untouched])
+    assert gone > 20

@@ -121,6 +121,11 @@ class Agent(Protocol):
         """Return what stored experience will take when there is no room for more."""
         return Footprint(0, 0)
 
+    @classmethod
+    def num_threads(cls, config: AgentTables) -> int:
+        """Return how many threads compute networks at once; they share the cores."""
+        return 1
+
     def act(self, observation: Array) -> IntArray:
         """Return actions to explore with: [N, ...] -> [N] int64."""
 

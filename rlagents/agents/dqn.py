@@ -11,6 +11,10 @@ and with `double`, van Hasselt et al. (2016), Eq. 4, the action is the online ne
 Differences from the paper:
 - N environments are stepped together; updates are owed per agent step, whatever N is.
 - The policy acts with the weights from before the update that runs beside the emulators.
+- With `pipelined`, a second thread takes the gradient steps of one vector step while the first
+  prepares those of the next: it draws batches and computes their targets, and acts, with a copy of
+  the weights from before those gradient steps. Priorities are set as late. Nothing depends on which
+  thread is faster.
 - `reset_return_at_score` values the way to the next point only, as 'Pong from pixels' (Karpathy
   2016) has it for policy gradients; the paper bootstraps through points to the end of the game.
 - Noisy layers (`[network] noisy`, Fortunato et al. 2018) are an option. Noise is drawn as in that
@@ -28,8 +32,10 @@ Differences from the paper:
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
@@ -53,6 +59,7 @@ from rlagents.networks import (
 )
 from rlagents.profile import Timer, no_timer
 from rlagents.replay import (
+    Drawn,
     PrioritizedReplay,
     ReplayConfig,
     UniformReplay,
@@ -65,7 +72,7 @@ from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
 # Generators are told apart by a number, so that none repeats another's draws.
-_EXPLORATION, _SAMPLING, _NOISE = 1, 2, 4
+_EXPLORATION, _SAMPLING, _NOISE, _LEARNING_NOISE = 1, 2, 4, 5
 
 
 class DQNConfig(Table):
@@ -115,6 +122,8 @@ class DQNConfig(Table):
     """Cut the bootstrap at each reward that is not 0: a point of Pong is a game of its own."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 10.0
     """Longer gradients are shortened to this length; 0 leaves them as they are."""
+    pipelined: bool = False
+    """Prepare the next batches and their targets while another thread learns from the last."""
 
 
 _LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
@@ -137,6 +146,24 @@ def td_targets(
     selector = q_t if q_t_selector is None else q_t_selector
     best = selector.argmax(dim=1, keepdim=True)  # [B, 1]
     return reward + discount * q_t.gather(1, best).squeeze(1)
+
+
+class _Prepared(NamedTuple):
+    """A batch with its targets: all that a gradient step needs."""
+
+    observation: Tensor  # [B, ...]
+    action: Tensor  # [B] int64
+    target: Tensor  # [B] float32
+    weights: Tensor | None  # [B] float32, of the losses; None where all are 1
+    drawn: Drawn | None  # whose priorities follow from the errors, if there are priorities
+
+
+class _Improvement(NamedTuple):
+    """What comes of a gradient step."""
+
+    metrics: Metrics
+    drawn: Drawn | None
+    errors: Tensor  # [B] float32, target less value
 
 
 class DQN(Agent):
@@ -173,15 +200,26 @@ class DQN(Agent):
         self._network = network.to(device)
         self._target = copy.deepcopy(self._network).requires_grad_(False)
         self._optimizer = _make_optimizer(config, self._network)
+        # The weights that choose actions, in play and, with `double`, in targets. The first thread
+        # has a copy of its own while the second one learns.
+        self._acting = self._network
+        self._learner: ThreadPoolExecutor | None = None
+        if config.pipelined:
+            self._acting = copy.deepcopy(self._network).requires_grad_(False)
+            self._learner = ThreadPoolExecutor(1, thread_name_prefix="learner")
+        self._prepared: list[_Prepared] = []  # what the learner does next
+        self._improving: Future[list[_Improvement]] | None = None  # what it is doing
+        self._updates: list[Metrics] = []  # done and not reported yet
         self._replay = replay
         self._replay_generator = replay_generator
         self._num_actions = num_actions
         self._num_envs = num_envs
         self._exploration = seeding.generator(seed, _EXPLORATION)
-        self._noise: torch.Generator | None = None
+        self._noise: torch.Generator | None = None  # of choices and targets
+        self._learning_noise: torch.Generator | None = None
         if has_noise(network):
-            self._noise = torch.Generator(device)  # so that noise need not be carried there
-            self._noise.manual_seed(int(seeding.generator(seed, _NOISE).integers(2**63)))
+            self._noise = _torch_generator(seed, _NOISE, device)
+            self._learning_noise = _torch_generator(seed, _LEARNING_NOISE, device)
         self._device = device
         self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
@@ -272,6 +310,11 @@ class DQN(Agent):
         table, replay = _tables(config)
         return footprint(replay, observation_space, num_envs, n_step=table.n_step)
 
+    @classmethod
+    def num_threads(cls, config: AgentTables) -> int:
+        """Return 2 where one prepares what the other learns from."""
+        return 2 if _tables(config)[0].pipelined else 1
+
     @property
     def epsilon(self) -> float:
         """The chance of a random action now."""
@@ -296,8 +339,8 @@ class DQN(Agent):
         explores = self._exploration.random(self._num_envs) < self.epsilon
         actions = self._exploration.integers(self._num_actions, size=self._num_envs)
         if not explores.all():
-            self._draw_noise(self._network)
-            values = self._network(torch.from_numpy(observation).to(self._device))  # [N, A]
+            self._draw_noise(self._acting)
+            values = self._acting(torch.from_numpy(observation).to(self._device))  # [N, A]
             actions = np.where(explores, actions, values.argmax(dim=1).cpu().numpy())
         return actions
 
@@ -316,22 +359,51 @@ class DQN(Agent):
 
     def learn(self) -> Metrics:
         """Do one update for every `update_period_steps` agent steps since learning started."""
-        updates: list[Metrics] = []
-        while self._owed_steps >= self._config.update_period_steps:
-            self._owed_steps -= self._config.update_period_steps
-            updates.append(self._update())
-        metrics = {
+        count, self._owed_steps = divmod(self._owed_steps, self._config.update_period_steps)
+        if self._learner is None:
+            self._updates += [self._update() for _ in range(count)]
+            self._copy_to_target()
+        else:
+            self._wait_for_learner()
+            self._acting.load_state_dict(self._network.state_dict())
+            self._copy_to_target()
+            self._improving = self._learner.submit(
+                self._improve_all, self._prepared, self.learning_rate
+            )
+            self._prepared = [self._prepare() for _ in range(count)]
+        updates, self._updates = self._updates, []
+        return {
             name: sum(update[name] for update in updates) / len(updates)
             for name in (updates[0] if updates else {})
         }
+
+    def _update(self) -> Metrics:
+        return self._take_in(self._improve(self._prepare(), self.learning_rate))
+
+    def _wait_for_learner(self) -> None:
+        if self._improving is not None:
+            improving, self._improving = self._improving, None
+            self._updates += [self._take_in(improvement) for improvement in improving.result()]
+
+    def _take_in(self, improvement: _Improvement) -> Metrics:
+        """Do what follows on a gradient step; return its metrics."""
         if self._config.target_tau is not None:
-            return metrics
+            self._move_target(self._config.target_tau)
+        if improvement.drawn is not None:
+            self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
+        return improvement.metrics
+
+    def _copy_to_target(self) -> None:
+        """Copy the network into the target network if it is time to."""
+        if self._config.target_tau is not None:
+            return
         if self._steps_since_target >= self._config.target_period_steps:
             self._steps_since_target -= self._config.target_period_steps
             self._target.load_state_dict(self._network.state_dict())
-        return metrics
 
-    def _update(self) -> Metrics:
+    @torch.no_grad()
+    def _prepare(self) -> _Prepared:
+        """Draw a batch and compute its targets."""
         with self._timer("sample"):
             batch = self._replay.sample(self._steps)
             o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
@@ -339,33 +411,45 @@ class DQN(Agent):
             r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
             discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
             o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
-        with torch.no_grad():
-            selector = None
-            if self._config.double:
-                self._draw_noise(self._network)
-                selector = self._network(o_t)  # [B, A]
-            self._draw_noise(self._target)
-            target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
-        self._draw_noise(self._network)
-        q_tm1 = self._network(o_tm1).gather(1, a_tm1[:, None]).squeeze(1)  # [B]
+            weights = None
+            if batch.weights is not None:
+                weights = torch.from_numpy(batch.weights).to(self._device)
+            if self._learner is not None:
+                o_tm1 = o_tm1.clone()  # the next batch is gathered into the same memory
+        selector = None
+        if self._config.double:
+            self._draw_noise(self._acting)
+            selector = self._acting(o_t)  # [B, A]
+        self._draw_noise(self._target)
+        target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
+        return _Prepared(o_tm1, a_tm1, target, weights, batch.drawn)
+
+    def _improve_all(
+        self, batches: Sequence[_Prepared], learning_rate: float
+    ) -> list[_Improvement]:
+        return [self._improve(prepared, learning_rate) for prepared in batches]
+
+    def _improve(self, prepared: _Prepared, learning_rate: float) -> _Improvement:
+        """Take a gradient step; with `pipelined`, on the second thread."""
+        if self._learning_noise is not None:
+            draw_noise(self._network, self._learning_noise)
+        q_tm1 = self._network(prepared.observation)  # [B, A]
+        q_tm1 = q_tm1.gather(1, prepared.action[:, None]).squeeze(1)  # [B]
         # The Huber loss is the paper's clipping of the error term to [-1, 1].
-        losses = _LOSSES[self._config.loss](q_tm1, target, reduction="none")  # [B]
-        if batch.weights is not None:
-            losses = losses * torch.from_numpy(batch.weights).to(self._device)
+        losses = _LOSSES[self._config.loss](q_tm1, prepared.target, reduction="none")  # [B]
+        if prepared.weights is not None:
+            losses = losses * prepared.weights
         loss = losses.mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._config.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = learning_rate
         self._optimizer.step()
-        if self._config.target_tau is not None:
-            self._move_target(self._config.target_tau)
-        if isinstance(self._replay, PrioritizedReplay):
-            errors = (target - q_tm1).detach()  # [B]
-            self._replay.update_priorities(batch, errors.cpu().numpy())
-        return {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+        q_tm1 = q_tm1.detach()
+        metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.mean()}
+        return _Improvement(metrics, prepared.drawn, prepared.target - q_tm1)
 
     def measure(self, timer: Timer) -> None:
         """Measure sampling apart from learning."""
@@ -396,10 +480,12 @@ class DQN(Agent):
 
     def policy(self) -> Policy:
         """Return a greedy copy."""
+        self._wait_for_learner()
         return Policy(copy.deepcopy(self._network), "action values", self._device)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:
         """Write networks, optimizer, counters and generators, and replay if asked for."""
+        self._wait_for_learner()
         storage.save_module(self._network, directory / "network.safetensors")
         storage.save_module(self._target, directory / "target.safetensors")
         storage.save_optimizer(self._optimizer, directory / "optimizer.safetensors")
@@ -411,10 +497,15 @@ class DQN(Agent):
             "exploration": storage.generator_state(self._exploration),
             "sampling": storage.generator_state(self._replay_generator),
         }
-        if self._noise is not None:
+        if self._noise is not None and self._learning_noise is not None:
             state["noise"] = storage.torch_generator_state(self._noise)
+            state["learning_noise"] = storage.torch_generator_state(self._learning_noise)
         storage.save_json(state, directory / "state.json")
+        if self._learner is not None:
+            storage.save_module(self._acting, directory / "acting.safetensors")
         if experience:
+            if self._learner is not None:
+                _save_prepared(self._prepared, directory / "prepared.safetensors")
             (directory / "replay").mkdir()
             self._replay.save(directory / "replay")
 
@@ -429,14 +520,58 @@ class DQN(Agent):
         self._steps_since_target = state["steps_since_target"]
         storage.set_generator_state(self._exploration, state["exploration"])
         storage.set_generator_state(self._replay_generator, state["sampling"])
-        if self._noise is not None:
+        if self._noise is not None and self._learning_noise is not None:
             storage.set_torch_generator_state(self._noise, state["noise"])
+            storage.set_torch_generator_state(self._learning_noise, state["learning_noise"])
+        if self._learner is not None:
+            storage.load_module(self._acting, directory / "acting.safetensors")
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
             self._learn_after = state["learn_after"]
+            if self._learner is not None:
+                self._prepared = _load_prepared(directory / "prepared.safetensors", self._device)
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
+
+
+def _torch_generator(seed: int, purpose: int, device: torch.device) -> torch.Generator:
+    """Return a generator on the device, so that what it draws need not be carried there."""
+    generator = torch.Generator(device)
+    generator.manual_seed(int(seeding.generator(seed, purpose).integers(2**63)))
+    return generator
+
+
+def _save_prepared(batches: Sequence[_Prepared], path: Path) -> None:
+    """Write batches that wait for their gradient step."""
+    tensors: dict[str, Tensor] = {}
+    for index, prepared in enumerate(batches):
+        tensors[f"{index}.observation"] = prepared.observation
+        tensors[f"{index}.action"] = prepared.action
+        tensors[f"{index}.target"] = prepared.target
+        if prepared.weights is not None and prepared.drawn is not None:
+            tensors[f"{index}.weights"] = prepared.weights
+            tensors[f"{index}.leaves"] = torch.from_numpy(prepared.drawn.leaves)
+            tensors[f"{index}.rows"] = torch.from_numpy(prepared.drawn.rows)
+    storage.save_tensors(tensors, path)
+
+
+def _load_prepared(path: Path, device: torch.device) -> list[_Prepared]:
+    """Read back what `_save_prepared` wrote."""
+    batches: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in storage.load_tensors(path).items():
+        index, name = key.split(".", 1)
+        batches.setdefault(int(index), {})[name] = tensor
+    return [
+        _Prepared(
+            parts["observation"].to(device),
+            parts["action"].to(device),
+            parts["target"].to(device),
+            parts["weights"].to(device) if "weights" in parts else None,
+            Drawn(parts["leaves"].numpy(), parts["rows"].numpy()) if "rows" in parts else None,
+        )
+        for _, parts in sorted(batches.items())
+    ]
 
 
 def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:

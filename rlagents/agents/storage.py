@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's parameters and buffers to a safetensors file."""
-    state = module.state_dict()
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
+    save_tensors(module.state_dict(), path)
 
 
 def load_module(module: nn.Module, path: Path) -> None:
@@ -26,20 +25,39 @@ def load_module(module: nn.Module, path: Path) -> None:
         ValueError: the file is damaged, or belongs to another network.
     """
     try:
-        module.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        module.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors to a safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read back what `save_tensors` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Write an optimizer's state (not its settings) to a safetensors file."""
     state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    flat = {
-        f"{index}.{name}": tensor.detach().cpu().contiguous()
-        for index, values in state.items()
-        for name, tensor in values.items()
-    }
-    save_file(flat, path)
+    save_tensors(
+        {
+            f"{index}.{name}": tensor
+            for index, values in state.items()
+            for name, tensor in values.items()
+        },
+        path,
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
@@ -48,12 +66,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     Raises:
         ValueError: the file is damaged.
     """
-    try:
-        flat = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from error
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in flat.items():
+    for key, tensor in load_tensors(path).items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -7,7 +7,7 @@ import numpy as np
 
 from rlagents.replay.config import ReplayConfig, check_replay
 from rlagents.replay.prioritized import PrioritizedReplay
-from rlagents.replay.ring import Batch, TransitionRing, rows_for
+from rlagents.replay.ring import Batch, Drawn, TransitionRing, rows_for
 from rlagents.replay.sum_tree import SumTree
 from rlagents.replay.uniform import UniformReplay
 from rlagents.schedules import LinearSchedule
@@ -15,6 +15,7 @@ from rlagents.types import Footprint
 
 __all__ = [
     "Batch",
+    "Drawn",
     "PrioritizedReplay",
     "ReplayConfig",
     "TransitionRing",

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlagents.replay.ring import Batch, TransitionRing
+from rlagents.replay.ring import Batch, Drawn, TransitionRing
 from rlagents.replay.sum_tree import Masses, SumTree
 from rlagents.schedules import LinearSchedule
 from rlagents.types import FloatArray, IntArray, Transition
@@ -116,19 +116,19 @@ class PrioritizedReplay:
         newest = ring.head[envs] - 1
         rows = newest - (newest - slots) % ring.rows
         importance = importance_weights(self._tree.masses[leaves], self.importance.at(step))
-        return ring.gather(envs, rows)._replace(weights=importance, leaves=leaves)
+        return ring.gather(envs, rows)._replace(weights=importance, drawn=Drawn(leaves, rows))
 
-    def update_priorities(self, batch: Batch, errors: FloatArray) -> None:
-        """Set the priorities of a batch, before anything else is observed.
+    def update_priorities(self, drawn: Drawn, errors: FloatArray) -> None:
+        """Set the priorities of those transitions of a batch that are still held.
 
         Args:
-            batch: what `sample` returned.
+            drawn: of what `sample` returned.
             errors: [B] float32, its TD errors, of either sign.
         """
-        assert batch.leaves is not None
         priorities = np.abs(errors).astype(np.float64) + self._epsilon
         self._highest = max(self._highest, float(priorities.max()))
-        self._tree.set(batch.leaves, priorities**self._exponent)
+        held = self._ring.complete(drawn.leaves // self._ring.rows, drawn.rows)
+        self._tree.set(drawn.leaves[held], priorities[held] ** self._exponent)
 
     def save(self, directory: Path) -> None:
         """Write everything held, but not the generator, to `directory`."""

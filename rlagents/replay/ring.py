@@ -25,6 +25,13 @@ from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, FloatArray, Footprint, IntArray, Transition
 
 
+class Drawn(NamedTuple):
+    """Which transitions a batch of prioritized replay holds."""
+
+    leaves: IntArray  # [B] where their priorities are
+    rows: IntArray  # [B] of their environments' rings, counted from the first ever written
+
+
 class Batch(NamedTuple):
     """B transitions over n steps; the observations are overwritten by the next sample.
 
@@ -37,7 +44,7 @@ class Batch(NamedTuple):
     discount: FloatArray  # [B] gamma^(number of those steps), 0 where the episode terminated
     next_observation: Array  # [B, ...] n steps later, or what a truncated episode ended with
     weights: FloatArray | None = None  # [B] of each transition's loss; None where all are 1
-    leaves: IntArray | None = None  # [B] where the priorities are, if there are any
+    drawn: Drawn | None = None  # whose priorities can be set, if there are any
 
 
 class TransitionRing:
