@@ -585,6 +585,30 @@ def test_a_trajectory_is_byte_for_byte_what_the_agent_saw(
     assert str(trajectory.rewards().dtype) == "float32"
 
 
+@pytest.mark.parametrize("begin", [1, 2, 5])
+def test_a_trajectory_may_begin_anywhere_in_an_episode(begin: int) -> None:
+    space = FrameStack(4, 2, 3)
+    simulation = Simulation(space, 1, seed=0, max_length=50)
+    simulation.lives[0].length = 50
+    trajectory = Trajectory(space)
+    for step in range(begin + 6):
+        transition = simulation.step()
+        if step >= begin:
+            trajectory.append(transition.observation[0], 0, 0.0)
+    for step, observation in zip(
+        simulation.lives[0].steps[begin:], trajectory.observations(), strict=True
+    ):
+        assert step.observation.tobytes() == observation.tobytes()
+
+
+def test_a_trajectory_of_another_stack_is_refused(tmp_path: Path) -> None:
+    trajectory = Trajectory(FrameStack(3, 2, 3))
+    trajectory.append(np.zeros((3, 2, 3), dtype=np.uint8), 0, 0.0)
+    trajectory.save(tmp_path, "some")
+    with pytest.raises(ValueError, match=r"some-items\.npy"):
+        Trajectory(FrameStack(2, 2, 3)).load(tmp_path, "some")
+
+
 @pytest.mark.parametrize("space", [FrameStack(3, 2, 3), VECTOR])
 @pytest.mark.parametrize("steps", [0, 1, 6])
 def test_a_trajectory_is_saved_and_goes_on(

@@ -16,6 +16,12 @@ Differences from the paper:
 It remains REINFORCE: every sample takes part in one gradient step, and no return is bootstrapped.
 Each environment brings the same number of episodes to an update, all begun under the weights that
 it improves: taking whichever end first would prefer short ones.
+
+With `points_per_update` an update is of the pieces between rewards that `reset_return_at_score`
+makes games of their own, and comes as soon as so many are complete, in the middle of episodes. Each
+piece takes part in exactly one update, so that none is preferred. Those that an update comes in the
+middle of were begun under the weights before it. The paper would not have that; it is the price of
+many more updates, as a game of Pong has 21 points or more.
 """
 
 from __future__ import annotations
@@ -62,6 +68,8 @@ class ReinforceConfig(Table):
     """Discount per agent step."""
     episodes_per_update: Count = 8
     """Whole episodes of an update, over all environments; a multiple of [env] num_envs."""
+    points_per_update: Count | None = None
+    """In place of episodes, the points of an update, with reset_return_at_score."""
     baseline: Literal["none", "value"] = "value"
     """Subtracted from returns: nothing, or a learned value of the observation."""
     value_coefficient: Annotated[float, Field(ge=0)] = 0.5
@@ -182,8 +190,22 @@ class Reinforce(Agent):
             raise UsageError(
                 "[network] noisy: reinforce explores by drawing from its policy; leave it out."
             )
-        episodes = _table(config).episodes_per_update
-        if episodes % num_envs:
+        table = _table(config)
+        if table.points_per_update is not None and not table.reset_return_at_score:
+            raise UsageError(
+                "[agent] points_per_update: needs reset_return_at_score = true, which makes each "
+                "point a game of its own; set it, or leave points_per_update out."
+            )
+        episodes = table.episodes_per_update
+        default = ReinforceConfig.model_fields["episodes_per_update"].default
+        if table.points_per_update is not None:
+            if episodes != default:
+                raise UsageError(
+                    f"[agent] points_per_update: updates come after so many points, so that "
+                    f"episodes_per_update = {episodes} would do nothing; leave one of the two out "
+                    f"(episodes_per_update is then {default})."
+                )
+        elif episodes % num_envs:
             nearest = max(1, round(episodes / num_envs)) * num_envs
             raise UsageError(
                 f"[agent] episodes_per_update: {episodes} episodes cannot be shared evenly by "
@@ -209,17 +231,25 @@ class Reinforce(Agent):
             self._running[i].append(
                 transition.observation[i], int(transition.action[i]), float(transition.reward[i])
             )
-            if transition.episode_over[i]:
+            scored = self._config.points_per_update is not None and transition.reward[i] != 0
+            if transition.episode_over[i] or scored:
                 self._finished[i].append(self._running[i])
                 self._running[i] = Trajectory(self._observation_space)
 
     def waiting(self) -> BoolArray:
         """Tell which environments have brought all their episodes of the next update."""
+        if self._config.points_per_update is not None:
+            return np.zeros(self._num_envs, dtype=np.bool_)
         return np.array([len(episodes) >= self._quota for episodes in self._finished])
 
+    def _update_is_due(self) -> bool:
+        if self._config.points_per_update is not None:
+            return sum(map(len, self._finished)) >= self._config.points_per_update
+        return bool(self.waiting().all())
+
     def learn(self) -> Metrics:
-        """Update once every environment has brought its episodes."""
-        if not self.waiting().all():
+        """Update once all its episodes, or points, are there."""
+        if not self._update_is_due():
             return {}
         episodes = [episode for finished in self._finished for episode in finished]
         self._finished = [[] for _ in range(self._num_envs)]

@@ -1,4 +1,4 @@
-"""Whole episodes for learners that need them, each frame kept once."""
+"""Whole episodes, or parts of them, for learners that need them; each frame is kept once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlagents.types import Array, FloatArray, IntArray
 
 
 class Trajectory:
-    """One episode as it grows: observations, actions, rewards."""
+    """Steps that follow one another, as they come: observations, actions, rewards."""
 
     def __init__(self, observation_space: gym.spaces.Box) -> None:
         self._stacked = isinstance(observation_space, FrameStack)
@@ -27,8 +27,12 @@ class Trajectory:
 
     def append(self, observation: Array, action: int, reward: float) -> None:
         """Add a step: the observation [...] that was acted on, the action and its reward."""
-        newest = observation[-1] if self._stacked else observation
-        self._items.append(newest.copy())
+        if not self._stacked:
+            self._items.append(observation.copy())
+        elif self._actions:
+            self._items.append(observation[-1].copy())  # the others have been there before
+        else:
+            self._items.extend(observation.copy())
         self._actions.append(action)
         self._rewards.append(reward)
 
@@ -37,9 +41,7 @@ class Trajectory:
         items = np.stack(self._items)
         if not self._stacked:
             return items
-        before = np.zeros((self._stack - 1, *items.shape[1:]), dtype=items.dtype)
-        padded = np.concatenate([before, items])
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self._stack, axis=0)
+        windows = np.lib.stride_tricks.sliding_window_view(items, self._stack, axis=0)
         return np.moveaxis(windows, -1, 1)  # [T, C, H, W], a view
 
     def actions(self) -> IntArray:
@@ -58,9 +60,15 @@ class Trajectory:
             np.save(directory / f"{name}-rewards.npy", np.array(self._rewards, dtype=np.float64))
 
     def load(self, directory: Path, name: str) -> None:
-        """Read back what `save` wrote."""
+        """Read back what `save` wrote.
+
+        Raises:
+            ValueError: it was written with another stack, or before stacks were saved whole.
+        """
         self._items, self._actions, self._rewards = [], [], []
         if (directory / f"{name}-items.npy").exists():
             self._items = list(np.load(directory / f"{name}-items.npy", allow_pickle=False))
             self._actions = np.load(directory / f"{name}-actions.npy", allow_pickle=False).tolist()
             self._rewards = np.load(directory / f"{name}-rewards.npy", allow_pickle=False).tolist()
+            if len(self._items) != len(self._actions) + self._stack - 1:
+                raise ValueError(f"{name}-items.npy: frames and actions do not belong together")
