@@ -486,6 +486,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "rmsprop_decay": {"optimizer": "rmsprop"},
     "rmsprop_epsilon": {"optimizer": "rmsprop"},
     "target_tau": SOFT,
+    **{key: {"loss": "categorical"} for key in ("num_atoms", "value_min", "value_max")},
 }
 CHANGES: dict[str, Any] = {
     "optimizer": "rmsprop",
@@ -510,6 +511,9 @@ CHANGES: dict[str, Any] = {
     "reset_return_at_score": True,
     "max_grad_norm": 0.01,
     "pipelined": True,
+    "num_atoms": 11,
+    "value_min": -3.0,
+    "value_max": 2.0,
     "hidden_sizes": [9],
     "dueling": True,
     "layer_norm": True,

@@ -26,6 +26,7 @@ Differences from the paper:
 - Adam (Kingma and Ba 2015) is the default, as in today's implementations; the paper's RMSProp is an
   option. Losses are means over a batch, where the authors' code sums, so that what it adds to the
   variance of gradients (0.01) is divided by the square of its batch of 32.
+- Distributions of returns in place of their means are an option: Bellemare et al. (2017).
 - The target network may follow slowly after each update (Lillicrap et al. 2016).
 """
 
@@ -42,7 +43,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlagents import seeding
 from rlagents.agents import storage
@@ -50,6 +51,7 @@ from rlagents.agents.base import Agent, AgentTables, Policy, network_table, requ
 from rlagents.agents.optimizers import CenteredRMSprop
 from rlagents.errors import UsageError
 from rlagents.networks import (
+    CategoricalQNetwork,
     NetworkConfig,
     QNetwork,
     draw_noise,
@@ -94,8 +96,14 @@ class DQNConfig(Table):
     """RMSProp's decay of the averages of gradients and of their squares."""
     rmsprop_epsilon: Annotated[float, Field(gt=0, le=1)] = 0.01 / 32**2
     """Added to RMSProp's variance of gradients; the paper's 0.01, for means over a batch of 32."""
-    loss: Literal["huber", "mse"] = "huber"
-    """Of errors: squared up to 1 and linear beyond, halved, or squared everywhere."""
+    loss: Literal["huber", "mse", "categorical"] = "huber"
+    """Of errors: squared up to 1 and linear beyond, or squared; or of distributions of returns."""
+    num_atoms: Annotated[Int, Field(ge=2, le=1001)] = 51
+    """Values that a distribution gives probabilities to, with loss = "categorical"."""
+    value_min: float = -1.0
+    """The least of these values; lower returns count as this one."""
+    value_max: float = 1.0
+    """The largest of these values; higher returns count as this one."""
     gamma: Probability = 0.99
     """Discount per agent step."""
     n_step: Annotated[Int, Field(ge=1, le=100)] = 1
@@ -148,12 +156,37 @@ def td_targets(
     return reward + discount * q_t.gather(1, best).squeeze(1)
 
 
+def categorical_targets(
+    reward: Tensor, discount: Tensor, logits_t: Tensor, atoms: Tensor, q_t_selector: Tensor
+) -> Tensor:
+    """Return the target distributions: [B, K] float32, Bellemare et al. (2017), Eq. 7.
+
+    The distribution of the best action n steps later is scaled by the discount, moved by the
+    reward, and shared out among the atoms: a value between two of them goes to both, the more to
+    the nearer one, and a value beyond the outermost goes to that one.
+
+    Args:
+        reward: [B] the n-step rewards.
+        discount: [B] gamma^n, 0 where the episode terminated.
+        logits_t: [B, A, K] the target network's logits n steps later.
+        atoms: [K] the values, evenly spaced.
+        q_t_selector: [B, A] the values that choose the action.
+    """
+    best = q_t_selector.argmax(dim=1)  # [B]
+    chances = logits_t[torch.arange(len(best)), best].softmax(dim=1)  # [B, K]
+    values = reward[:, None] + discount[:, None] * atoms  # [B, K]
+    values = values.clamp(atoms[0], atoms[-1])
+    distance = (values[:, None, :] - atoms[:, None]).abs() / (atoms[1] - atoms[0])  # [B, K, K]
+    shares = (1 - distance).clamp(min=0)  # of each value (last) for each atom
+    return (shares @ chances[:, :, None]).squeeze(2)
+
+
 class _Prepared(NamedTuple):
     """A batch with its targets: all that a gradient step needs."""
 
     observation: Tensor  # [B, ...]
     action: Tensor  # [B] int64
-    target: Tensor  # [B] float32
+    target: Tensor  # [B] float32, or [B, K] distributions
     weights: Tensor | None  # [B] float32, of the losses; None where all are 1
     drawn: Drawn | None  # whose priorities follow from the errors, if there are priorities
 
@@ -163,7 +196,7 @@ class _Improvement(NamedTuple):
 
     metrics: Metrics
     drawn: Drawn | None
-    errors: Tensor  # [B] float32, target less value
+    errors: Tensor  # [B] float32: target less value, or one distribution's divergence from another
 
 
 class DQN(Agent):
@@ -187,7 +220,7 @@ class DQN(Agent):
     def __init__(
         self,
         config: DQNConfig,
-        network: QNetwork,
+        network: QNetwork | CategoricalQNetwork,
         replay: UniformReplay | PrioritizedReplay,
         replay_generator: np.random.Generator,
         *,
@@ -421,7 +454,13 @@ class DQN(Agent):
             self._draw_noise(self._acting)
             selector = self._acting(o_t)  # [B, A]
         self._draw_noise(self._target)
-        target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
+        if isinstance(self._target, CategoricalQNetwork):
+            logits_t, atoms = self._target.logits(o_t), self._target.atoms  # [B, A, K], [K]
+            if selector is None:
+                selector = logits_t.softmax(dim=2) @ atoms
+            target = categorical_targets(r_t, discount_t, logits_t, atoms, selector)  # [B, K]
+        else:
+            target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
         return _Prepared(o_tm1, a_tm1, target, weights, batch.drawn)
 
     def _improve_all(
@@ -433,10 +472,14 @@ class DQN(Agent):
         """Take a gradient step; with `pipelined`, on the second thread."""
         if self._learning_noise is not None:
             draw_noise(self._network, self._learning_noise)
-        q_tm1 = self._network(prepared.observation)  # [B, A]
-        q_tm1 = q_tm1.gather(1, prepared.action[:, None]).squeeze(1)  # [B]
-        # The Huber loss is the paper's clipping of the error term to [-1, 1].
-        losses = _LOSSES[self._config.loss](q_tm1, prepared.target, reduction="none")  # [B]
+        if isinstance(self._network, CategoricalQNetwork):
+            losses, q_tm1, errors = self._compare_distributions(self._network, prepared)  # [B] each
+        else:
+            q_tm1 = self._network(prepared.observation)  # [B, A]
+            q_tm1 = q_tm1.gather(1, prepared.action[:, None]).squeeze(1)  # [B]
+            # The Huber loss is the paper's clipping of the error term to [-1, 1].
+            losses = _LOSSES[self._config.loss](q_tm1, prepared.target, reduction="none")  # [B]
+            errors = prepared.target - q_tm1
         if prepared.weights is not None:
             losses = losses * prepared.weights
         loss = losses.mean()
@@ -447,9 +490,19 @@ class DQN(Agent):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        q_tm1 = q_tm1.detach()
-        metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.mean()}
-        return _Improvement(metrics, prepared.drawn, prepared.target - q_tm1)
+        metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
+        return _Improvement(metrics, prepared.drawn, errors.detach())
+
+    def _compare_distributions(
+        self, network: CategoricalQNetwork, prepared: _Prepared
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cross-entropies, values, and divergences of prediction from target: [B] each."""
+        target = prepared.target  # [B, K]
+        logits = network.logits(prepared.observation)  # [B, A, K]
+        chosen = logits[torch.arange(len(target)), prepared.action].log_softmax(dim=1)  # [B, K]
+        losses = -(target * chosen).sum(dim=1)
+        divergences = losses + torch.xlogy(target, target).sum(dim=1)  # Kullback and Leibler's
+        return losses, chosen.exp() @ network.atoms, divergences
 
     def measure(self, timer: Timer) -> None:
         """Measure sampling apart from learning."""
@@ -461,7 +514,7 @@ class DQN(Agent):
         for target, online in pairs:
             target.lerp_(online, tau)  # target + tau (online - target)
 
-    def _draw_noise(self, network: QNetwork) -> None:
+    def _draw_noise(self, network: nn.Module) -> None:
         if self._noise is not None:
             draw_noise(network, self._noise)
 
@@ -574,7 +627,7 @@ def _load_prepared(path: Path, device: torch.device) -> list[_Prepared]:
     ]
 
 
-def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:
+def _make_optimizer(config: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer == "rmsprop":
         return CenteredRMSprop(
             network.parameters(),
@@ -603,6 +656,18 @@ def _refuse_idle_options(table: DQNConfig) -> None:
                 f'[agent] {key}: does nothing with optimizer = "{table.optimizer}"; leave it out, '
                 f'or set optimizer = "{optimizer}".'
             )
+    if table.loss != "categorical":
+        for key in ("num_atoms", "value_min", "value_max"):
+            if changed(key):
+                raise UsageError(
+                    f'[agent] {key}: does nothing with loss = "{table.loss}"; leave it out, or set '
+                    'loss = "categorical".'
+                )
+    elif table.value_min >= table.value_max:
+        raise UsageError(
+            f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
+            "set them to the least and the largest return that can come."
+        )
     if (table.learning_rate_end is None) != (table.learning_rate_decay_steps is None):
         given, missing = ("learning_rate_end", "learning_rate_decay_steps")
         if table.learning_rate_end is None:
@@ -619,9 +684,18 @@ def _refuse_idle_options(table: DQNConfig) -> None:
 
 def _make_network(
     config: AgentTables, observation_space: gym.spaces.Box, num_actions: int
-) -> QNetwork:
+) -> QNetwork | CategoricalQNetwork:
     table = network_table(config)
     torso = make_torso(table, observation_space)
+    agent = _tables(config)[0]
+    if agent.loss == "categorical":
+        return CategoricalQNetwork(
+            torso,
+            num_actions,
+            atoms=(agent.num_atoms, agent.value_min, agent.value_max),
+            dueling=table.dueling,
+            noisy=table.noisy,
+        )
     return QNetwork(torso, num_actions, dueling=table.dueling, noisy=table.noisy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from rlagents.networks.noisy import linear
@@ -34,6 +35,53 @@ class QNetwork(nn.Module):
         if self.value_head is not None:
             values = self.value_head(features) + values - values.mean(dim=1, keepdim=True)
         return values
+
+
+class CategoricalQNetwork(nn.Module):
+    """Action values as the means of distributions: observation [B, ...] -> [B, A] float32.
+
+    Each action's return has a probability for each of K atoms, values that lie evenly between the
+    least and the largest (Bellemare et al., "A Distributional Perspective on Reinforcement
+    Learning", 2017). With `dueling` the two streams give logits of K atoms each, which are put
+    together atom by atom (Hessel et al., "Rainbow", 2018).
+
+    Args:
+        torso: gives the features.
+        num_actions: A.
+        atoms: K, and the least and the largest value.
+        dueling, noisy: as in `QNetwork`.
+    """
+
+    atoms: Tensor
+
+    def __init__(
+        self,
+        torso: Torso,
+        num_actions: int,
+        *,
+        atoms: tuple[int, float, float],
+        dueling: bool = False,
+        noisy: bool = False,
+    ) -> None:
+        super().__init__()
+        count, least, largest = atoms
+        self.torso = torso
+        self.head = linear(torso.out_features, num_actions * count, noisy=noisy)
+        self.value_head = linear(torso.out_features, count, noisy=noisy) if dueling else None
+        self.register_buffer("atoms", torch.linspace(least, largest, count), persistent=False)
+
+    def logits(self, observation: Tensor) -> Tensor:
+        """Return the logit of every action's every atom: [B, A, K]."""
+        features = self.torso(observation)  # [B, features]
+        logits: Tensor = self.head(features).unflatten(1, (-1, len(self.atoms)))
+        if self.value_head is not None:
+            value = self.value_head(features)[:, None]  # [B, 1, K]
+            logits = value + logits - logits.mean(dim=1, keepdim=True)
+        return logits
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the value of every action."""
+        return self.logits(observation).softmax(dim=2) @ self.atoms
 
 
 class PolicyNetwork(nn.Module):
