@@ -114,6 +114,10 @@ class DQNConfig(Table):
     """Agent steps before the first update, so that replay holds some experience."""
     update_period_steps: Count = 4
     """Agent steps for each update."""
+    update_period_end: Count | None = None
+    """Agent steps for each update in the end, with update_period_change_steps."""
+    update_period_change_steps: Count | None = None
+    """Agent steps over which the period changes in a straight line."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
     target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -257,7 +261,7 @@ class DQN(Agent):
         self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
-        self._owed_steps = 0  # agent steps not yet paid for with updates
+        self._owed_steps = 0.0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
 
     @classmethod
@@ -366,6 +370,16 @@ class DQN(Agent):
             config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
         ).at(self._steps)
 
+    @property
+    def update_period(self) -> float:
+        """Agent steps for each update now."""
+        config = self._config
+        if config.update_period_end is None or config.update_period_change_steps is None:
+            return config.update_period_steps
+        return LinearSchedule(
+            config.update_period_steps, config.update_period_end, config.update_period_change_steps
+        ).at(self._steps)
+
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
         """Return epsilon-greedy actions: [N, ...] -> [N] int64."""
@@ -391,8 +405,10 @@ class DQN(Agent):
             self._steps_since_target += self._num_envs
 
     def learn(self) -> Metrics:
-        """Do one update for every `update_period_steps` agent steps since learning started."""
-        count, self._owed_steps = divmod(self._owed_steps, self._config.update_period_steps)
+        """Do one update for every `update_period` agent steps since learning started."""
+        period = self.update_period
+        count = int(self._owed_steps // period)
+        self._owed_steps -= count * period
         if self._learner is None:
             self._updates += [self._update() for _ in range(count)]
             self._copy_to_target()
@@ -527,6 +543,8 @@ class DQN(Agent):
         gauges = {"charts/epsilon": self.epsilon}
         if self._config.learning_rate_end is not None:
             gauges["charts/learning_rate"] = self.learning_rate
+        if self._config.update_period_end is not None:
+            gauges["charts/update_period"] = self.update_period
         if isinstance(self._replay, PrioritizedReplay):
             gauges["charts/importance_exponent"] = self._replay.importance.at(self._steps)
         return gauges
@@ -668,11 +686,13 @@ def _refuse_idle_options(table: DQNConfig) -> None:
             f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
             "set them to the least and the largest return that can come."
         )
-    if (table.learning_rate_end is None) != (table.learning_rate_decay_steps is None):
-        given, missing = ("learning_rate_end", "learning_rate_decay_steps")
-        if table.learning_rate_end is None:
-            given, missing = missing, given
-        raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
+    for end, steps in (
+        ("learning_rate_end", "learning_rate_decay_steps"),
+        ("update_period_end", "update_period_change_steps"),
+    ):
+        if changed(end) != changed(steps):
+            given, missing = (end, steps) if changed(end) else (steps, end)
+            raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
     if table.target_tau is not None and changed("target_period_steps"):
         default = DQNConfig.model_fields["target_period_steps"].default
         raise UsageError(
