@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rlagents import machine, seeding
-from rlagents.agents import find_agent
-from rlagents.agents.base import Agent, Policy
+from rlagents.agents.base import Policy
 from rlagents.checkpoint import Checkpoint, CheckpointStore
 from rlagents.config import RunConfig, build_config, read_config
-from rlagents.envs import Player, VectorEnv, find_env, make_player, make_vector_env
-from rlagents.errors import RLAgentsError, UsageError
-from rlagents.evaluate import MAX_ENVS, Evaluation, play_episodes
+from rlagents.envs import find_env, make_player
+from rlagents.errors import UsageError
+from rlagents.evaluate import Evaluation
 from rlagents.observers.video import video_path
-from rlagents.recording import rebuild_episode, record_evaluation
+from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder
-from rlagents.spaces import rebuild_space
-from rlagents.training import config_of, resume_run, start_run
+from rlagents.trained import TrainedAgent, check_output, numbered, playing
+from rlagents.training import resume_run, start_run
 from rlagents.types import Episode
 
 
-class Run:
+class Run(TrainedAgent):
     """A run, read back from its folder.
 
     Attributes:
@@ -34,13 +28,8 @@ class Run:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self.directory = folder.directory
+        super().__init__(folder.directory, folder.manifest(), folder.directory / "config.json")
         self._folder = folder
-        self._manifest = folder.manifest()
-        self.config = config_of(folder, self._manifest)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.directory)!r})"
 
     def status(self) -> dict[str, Any]:
         """Return state, pid, step and last heartbeat."""
@@ -63,27 +52,13 @@ class Run:
         """Return the policy of a checkpoint; its environment is not imported."""
         return self._policy(self._find(which), device)
 
+    def _policy(self, checkpoint: Checkpoint, device: str = "cpu") -> Policy:
+        return self._load(checkpoint.directory / "agent", device)
+
     def _find(self, which: str | int | None) -> Checkpoint:
         """Return a checkpoint to load the policy of; stored experience is not checked."""
         store = CheckpointStore(self._folder.checkpoints)
         return store.find(None if which is None else str(which), experience=False)
-
-    def _policy(self, checkpoint: Checkpoint, device: str = "cpu") -> Policy:
-        agent_class: type[Agent] = find_agent(self.config.agent_name)
-        machine.prepare_torch(int(self._manifest["threads"]))
-        space = rebuild_space(self._manifest["observation_space"])
-        try:
-            return agent_class.load_policy(
-                self.config,
-                space,  # type: ignore[arg-type]  # always a Box: it was written from one
-                rebuild_space(self._manifest["action_space"]),
-                checkpoint.directory / "agent",
-                torch.device(machine.choose_device(device)),
-            )
-        except (ValueError, OSError) as error:
-            raise UsageError(
-                f"{checkpoint.directory} does not fit the run's config: {error}"
-            ) from error
 
     def evaluate(
         self,
@@ -110,41 +85,6 @@ class Run:
         found = self._find(checkpoint)
         return self._evaluate(found, self._policy(found), episodes, seed, should_stop)
 
-    def _evaluate(
-        self,
-        found: Checkpoint,
-        policy: Policy,
-        episodes: int | None,
-        seed: int | None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Evaluation:
-        protocol = self.config.evaluation
-        count = protocol.episodes if episodes is None else episodes
-        if count < 1:
-            raise UsageError(f"--episodes: expected 1 or more, got {count}.")
-        seed = self.config.seed if seed is None else seed
-        if seed < 0:
-            raise UsageError(f"--seed: expected 0 or more, got {seed}.")
-        env = make_vector_env(find_env(self.config.env.id), self.config.env, min(count, MAX_ENVS))
-        with _playing(env, self.config.env.id):
-            played = play_episodes(
-                policy,
-                env,
-                [seeding.episode_seed(seed, "evaluation", index) for index in range(count)],
-                epsilon=protocol.epsilon,
-                sample=protocol.sample,
-                should_stop=should_stop,
-            )
-        return Evaluation(
-            str(self.directory),
-            found.name,
-            found.step,
-            self.config.env.id,
-            seed,
-            protocol.epsilon,
-            played,
-        )
-
     def record(
         self,
         episodes: int = 1,
@@ -169,36 +109,15 @@ class Run:
             UsageError: as for `evaluate`, or the video cannot be written there.
             RLAgentsError: the environment failed while it was played.
         """
-        target = _output(output, self._folder.videos)
-        config = self.config
+        target = check_output(output, self._folder.videos)
         found = self._find(checkpoint)  # once: the best may change meanwhile
-        policy = self._policy(found)
-        evaluation = self._evaluate(found, policy, episodes, seed)
-        player = make_player(find_env(config.env.id), config.env)
-        paths = []
-        with _playing(player, config.env.id):
-            for number, episode in enumerate(evaluation.played):
-                name = (
-                    video_path(self._folder, evaluation.step, number)
-                    if target is None
-                    else _numbered(target, number, episodes)
-                )
-                about = {
-                    "env_id": config.env.id,
-                    "step": evaluation.step,
-                    "values_are": policy.kind,
-                }
-                path = record_evaluation(
-                    player,
-                    policy,
-                    episode,
-                    config,
-                    reproducible=self._manifest["reproducible"],
-                    path=name,
-                    about=about,
-                )
-                paths.append(path)
-        return paths
+
+        def name(number: int) -> Callable[[float], Path]:
+            if target is None:
+                return video_path(self._folder, found.step, number)
+            return numbered(target, number, episodes)
+
+        return self._record(found, self._policy(found), episodes, seed, name)
 
     def record_training_episode(self, number: int, *, output: str | Path | None = None) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
@@ -215,7 +134,7 @@ class Run:
                 f"({self._manifest['difference']}), so no training episode can be shown. Record "
                 f"an evaluation instead: rlagents record {self.directory}"
             )
-        target = _output(output, self._folder.videos)
+        target = check_output(output, self._folder.videos)
         actions = ActionLog(self._folder).read(number)
         rows = self._folder.episodes()
         episode = next((row for row in rows if row.episode == number), None)
@@ -230,7 +149,7 @@ class Run:
         def name(result: float) -> Path:
             return target or self._folder.videos / f"{stem}-return-{result:g}.mp4"
 
-        with _playing(player, self.config.env.id):
+        with playing(player, self.config.env.id):
             return rebuild_episode(
                 player,
                 episode.seed,
@@ -241,42 +160,6 @@ class Run:
                 path=name,
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
             )
-
-
-@contextlib.contextmanager
-def _playing(env: VectorEnv | Player, name: str) -> Iterator[None]:
-    """Close an environment in the end; what it raises while it is played becomes one sentence."""
-    try:
-        yield
-    except RLAgentsError:
-        raise
-    except Exception as error:  # somebody else's environment: whatever it raises, name it
-        raise RLAgentsError(f"[env] id: {name} fails when it is played: {error!r}") from error
-    finally:
-        env.close()
-
-
-def _output(output: str | Path | None, videos: Path) -> Path | None:
-    """Return where a video goes, None for a name in `videos`; the folder can be written."""
-    path = None if output is None else Path(output)
-    if path is not None and path.suffix != ".mp4":
-        raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
-    if path is not None and path.is_dir():
-        raise UsageError(f"--output: {path} is a folder; name a file.")
-    folder = videos if path is None else path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
-        ) from None
-    return path
-
-
-def _numbered(path: Path, number: int, count: int) -> Callable[[float], Path]:
-    return lambda _: path if count == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
 def train(

@@ -545,7 +545,7 @@ def test_load_agent_does_not_import_the_environment(
         raise AssertionError("the environment was asked for")
 
     with monkeypatch.context() as patch:
-        patch.setattr("rlagents.api.find_env", refuse)
+        patch.setattr("rlagents.trained.find_env", refuse)
         patch.setattr(gym, "make", refuse)
         policy = rlagents.load_agent(run.directory)
         assert policy.act(np.zeros((3, 4), dtype=np.float32)).shape == (3,)

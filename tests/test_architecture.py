@@ -66,7 +66,7 @@ def members(package: str) -> list[str]:
 HIGHER = [
     *("rlagents.evaluate", "rlagents.events", "rlagents.run", "rlagents.checkpoint"),
     *("rlagents.recording", "rlagents.runner", "rlagents.observers", "rlagents.training"),
-    *("rlagents.api", "rlagents.doctor", "rlagents.cli"),
+    *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.cli"),
 ]
 FORBIDDEN = {
     "rlagents.envs": [
