@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlagents.agents import register_agent
     from rlagents.agents.base import Agent, Policy
-    from rlagents.api import Run, load_agent, open_run, resume, train
+    from rlagents.api import (
+        Pretrained,
+        Run,
+        load_agent,
+        load_pretrained,
+        open_run,
+        resume,
+        train,
+    )
     from rlagents.envs import EnvSpec, Preprocessing, register_env
     from rlagents.errors import RLAgentsError, RunFailedError, StoppedError, UsageError
 
@@ -17,12 +25,14 @@ __all__ = [
     "EnvSpec",
     "Policy",
     "Preprocessing",
+    "Pretrained",
     "RLAgentsError",
     "Run",
     "RunFailedError",
     "StoppedError",
     "UsageError",
     "load_agent",
+    "load_pretrained",
     "open_run",
     "register_agent",
     "register_env",
@@ -36,12 +46,14 @@ _HOMES = {
     "EnvSpec": "rlagents.envs",
     "Policy": "rlagents.agents.base",
     "Preprocessing": "rlagents.envs",
+    "Pretrained": "rlagents.api",
     "RLAgentsError": "rlagents.errors",
     "Run": "rlagents.api",
     "RunFailedError": "rlagents.errors",
     "StoppedError": "rlagents.errors",
     "UsageError": "rlagents.errors",
     "load_agent": "rlagents.api",
+    "load_pretrained": "rlagents.api",
     "open_run": "rlagents.api",
     "register_agent": "rlagents.agents",
     "register_env": "rlagents.envs",

@@ -1,4 +1,4 @@
-"""Runs as Python objects: train one, open one, evaluate it, record it, load its agent."""
+"""Runs as Python objects, and the agents that come with the package: evaluate, record, load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlagents.envs import find_env, make_player
 from rlagents.errors import UsageError
 from rlagents.evaluate import Evaluation
 from rlagents.observers.video import video_path
+from rlagents.pretrained import MANIFEST, find_pretrained, read_manifest
 from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder
 from rlagents.trained import TrainedAgent, check_output, numbered, playing
@@ -162,6 +163,94 @@ class Run(TrainedAgent):
             )
 
 
+class Pretrained(TrainedAgent):
+    """An agent that comes with the package.
+
+    Args:
+        directory: its network and its manifest.
+
+    Attributes:
+        name: of the agent.
+        directory: the folder.
+        config: of the run that it was trained in.
+        manifest: how it was trained, and what it scores.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.name = directory.name
+        self.manifest = read_manifest(directory)
+        super().__init__(directory, self.manifest, directory / MANIFEST)
+
+    def policy(self, *, device: str = "cpu") -> Policy:
+        """Return the policy; its environment is not imported."""
+        return self._load(self.directory, device)
+
+    def evaluate(
+        self,
+        episodes: int | None = None,
+        *,
+        seed: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Play whole episodes by the config's evaluation protocol.
+
+        Args:
+            episodes: how many; the config's number if None.
+            seed: of the episodes; the one it was trained with if None.
+            should_stop: asked at each step.
+
+        Raises:
+            UsageError: a number is out of range.
+            StoppedError: `should_stop` said so.
+        """
+        return self._evaluate(self._checkpoint(), self.policy(), episodes, seed, should_stop)
+
+    def record(
+        self,
+        episodes: int = 1,
+        *,
+        seed: int | None = None,
+        output: str | Path | None = None,
+    ) -> list[Path]:
+        """Write videos of evaluation episodes, the same ones that `evaluate` plays.
+
+        Args:
+            episodes: how many.
+            seed: of the episodes; the one it was trained with if None.
+            output: the video's path; with several episodes they are numbered. If None, a name in
+                the current folder that no file has yet.
+
+        Returns:
+            the videos' paths; beside each lies its JSON.
+
+        Raises:
+            UsageError: as for `evaluate`, or the video cannot be written there.
+        """
+        here = Path()
+        target = check_output(output, here)
+
+        def name(number: int) -> Callable[[float], Path]:
+            if target is None:
+                stem = f"{self.name}-episode-{number}-return-"
+                return lambda result: _free(here / f"{stem}{result:g}.mp4")
+            return numbered(target, number, episodes)
+
+        return self._record(self._checkpoint(), self.policy(), episodes, seed, name)
+
+    def _checkpoint(self) -> Checkpoint:
+        step = int(self.manifest["training"]["step"])
+        return Checkpoint(f"step-{step}", step, self.directory)
+
+
+def _free(path: Path) -> Path:
+    """Return the path, with a number if it or its JSON is there already."""
+    candidate, number = path, 1
+    while candidate.exists() or candidate.with_suffix(".json").exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
 def train(
     config: str | Path | Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
@@ -231,4 +320,22 @@ def load_agent(
     return open_run(run).policy(checkpoint, device=device)
 
 
-__all__ = ["Run", "RunConfig", "load_agent", "open_run", "resume", "train"]
+def load_pretrained(name: str) -> Pretrained:
+    """Return an agent that comes with the package: `load_pretrained("pong").record()`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    return Pretrained(find_pretrained(name))
+
+
+__all__ = [
+    "Pretrained",
+    "Run",
+    "RunConfig",
+    "load_agent",
+    "load_pretrained",
+    "open_run",
+    "resume",
+    "train",
+]

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean, nearest_name
 
 if TYPE_CHECKING:
+    from rlagents.api import Pretrained, Run
     from rlagents.config import Option
 
+_RUNS_DIR = Path("runs")
 _TOP_LEVEL = ("--total-steps", "--seed", "--device")
 _PROFILE_HELP = "end with a table of where the time went, kept in profile.json too"
 _DEFAULT_OF = {"env": "as the environment says", "network": "as the torso says"}
@@ -113,6 +115,7 @@ def _make_parser() -> _Parser:
 
     evaluate = verb("evaluate", "play whole episodes and report the returns")
     _add_run(evaluate)
+    _add_pretrained(evaluate)
     _add_episodes(evaluate, "the config's number")
     _add_checkpoint(evaluate)
     _add_seed(evaluate)
@@ -120,6 +123,7 @@ def _make_parser() -> _Parser:
 
     record = verb("record", "write gameplay videos")
     _add_run(record)
+    _add_pretrained(record)
     _add_episodes(record, "1")
     _add_checkpoint(record)
     _add_seed(record)
@@ -135,11 +139,14 @@ def _make_parser() -> _Parser:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="FILE.mp4",
-        help="the video; several are numbered (default: in the run's videos folder)",
+        help="the video; several are numbered (default: in the run's videos folder; with "
+        "--pretrained a new name in the current folder)",
     )
 
     listing = verb("list", "show what there is")
-    listing.add_argument("what", choices=("envs", "agents", "configs"), help="what to show")
+    listing.add_argument(
+        "what", choices=("envs", "agents", "configs", "pretrained"), help="what to show"
+    )
     listing.add_argument("--json", action="store_true", help="print an array of objects")
 
     verb("doctor", "check the installation: encoder, games, device, threads, disk")
@@ -151,9 +158,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_runs_dir(parser)
 
 
+def _add_pretrained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="play an agent that comes with rlagents; RUN is its name (rlagents list pretrained)",
+    )
+
+
 def _add_runs_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="the runs folder"
+        "--runs-dir", type=Path, default=_RUNS_DIR, metavar="DIR", help="the runs folder"
     )
 
 
@@ -339,17 +354,39 @@ def _announce(directory: Path) -> None:
     print(f"run: {directory}", flush=True)
 
 
+def _open(options: argparse.Namespace) -> Run | Pretrained:
+    """Return what RUN names: a run or, with --pretrained, an agent that comes with the package."""
+    from rlagents.api import load_pretrained, open_run
+
+    if not options.pretrained:
+        return open_run(options.run, runs_dir=options.runs_dir)
+    given = [key for key in ("checkpoint", "training_episode") if hasattr(options, key)]
+    if options.runs_dir != _RUNS_DIR:
+        given.append("runs_dir")
+    if given:
+        flag = "--" + given[0].replace("_", "-")
+        raise UsageError(
+            f"{flag} does not go with --pretrained: it is about runs, and what comes with rlagents "
+            "is one network of each agent; leave one of them out."
+        )
+    return load_pretrained(options.run)
+
+
+def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the argument by which a run takes --checkpoint, if it is given."""
+    return {"checkpoint": options.checkpoint} if hasattr(options, "checkpoint") else {}
+
+
 def _evaluate(options: argparse.Namespace) -> int:
-    from rlagents.api import open_run
     from rlagents.signals import StopSignal
 
-    run = open_run(options.run, runs_dir=options.runs_dir)
+    agent = _open(options)
     with StopSignal() as stop:
-        evaluation = run.evaluate(
+        evaluation = agent.evaluate(
             getattr(options, "episodes", None),
-            checkpoint=getattr(options, "checkpoint", None),
             seed=getattr(options, "seed", None),
             should_stop=stop,
+            **_checkpoint(options),
         )
     result = evaluation.as_dict()
     if options.json:
@@ -366,24 +403,24 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from rlagents.api import open_run
+    from rlagents.api import Run
 
-    run = open_run(options.run, runs_dir=options.runs_dir)
+    agent = _open(options)
     output = getattr(options, "output", None)
-    if hasattr(options, "training_episode"):
+    if isinstance(agent, Run) and hasattr(options, "training_episode"):
         for other in ("episodes", "checkpoint", "seed"):
             if hasattr(options, other):
                 raise UsageError(
                     f"--{other} does not go with --training-episode, which shows one episode as it "
                     "was played; leave one of them out."
                 )
-        paths = [run.record_training_episode(options.training_episode, output=output)]
+        paths = [agent.record_training_episode(options.training_episode, output=output)]
     else:
-        paths = run.record(
+        paths = agent.record(
             getattr(options, "episodes", 1),
-            checkpoint=getattr(options, "checkpoint", None),
             seed=getattr(options, "seed", None),
             output=output,
+            **_checkpoint(options),
         )
     for path in paths:
         print(path)
@@ -395,6 +432,10 @@ def _list(options: argparse.Namespace) -> int:
         from rlagents.config import builtin_configs
 
         rows = list(builtin_configs().items())
+    elif options.what == "pretrained":
+        from rlagents.pretrained import list_pretrained
+
+        rows = list_pretrained()
     elif options.what == "agents":
         from rlagents.agents import list_agents
 

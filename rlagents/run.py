@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlagents.errors import UsageError, did_you_mean
+from rlagents.pretrained import pretrained_names
 from rlagents.types import Array, Episode
 
 FORMAT = 1
@@ -100,9 +101,12 @@ class RunFolder:
                 "`rlagents train` has made."
             )
         known = [path.parent.name for path in runs_dir.glob("*/config.json")]
+        hint = ""
+        if str(run) in pretrained_names():
+            hint = f" An agent of that name comes with rlagents: rlagents record {run} --pretrained"
         raise UsageError(
             f"There is no run {str(run)!r}{did_you_mean(str(run), known)} Give a run's folder, or "
-            f"its name under {runs_dir} (--runs-dir)."
+            f"its name under {runs_dir} (--runs-dir).{hint}"
         )
 
     @property

@@ -85,6 +85,10 @@ FORBIDDEN = {
         *("rlagents.api", "rlagents.cli", "torch"),
     ],
     "rlagents.config": HIGHER,
+    "rlagents.pretrained": [
+        *("torch", "rlagents.agents", "rlagents.envs", "rlagents.networks", "rlagents.config"),
+        *HIGHER,
+    ],
     "rlagents.types": ["rlagents", "torch"],
     "rlagents.errors": ["rlagents", "torch"],
     "rlagents.tables": ["rlagents.config", "rlagents.agents", "rlagents.envs", "torch"],
@@ -127,7 +131,9 @@ def test_nobody_imports_the_second_copies() -> None:
         assert not knows(module, "configs"), module
 
 
-@pytest.mark.parametrize("module", ["rlagents.envs", "rlagents.replay.uniform", "rlagents.config"])
+@pytest.mark.parametrize(
+    "module", ["rlagents.envs", "rlagents.replay.uniform", "rlagents.config", "rlagents.pretrained"]
+)
 def test_what_must_not_need_torch_does_not_load_it(module: str) -> None:
     program = f"import sys, {module}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -77,6 +77,7 @@ def test_version(cli: Cli) -> None:
             [
                 *("--episodes", "1 or more", "the config's number", "--checkpoint"),
                 *("best|last|STEP", "the best, else the last", "--seed", "0 or more", "--json"),
+                "--pretrained",
             ],
         ),
         (
@@ -84,9 +85,10 @@ def test_version(cli: Cli) -> None:
             [
                 *("--episodes", "default: 1", "--checkpoint", "--training-episode", "--output"),
                 *("0 or more", "in the run's videos folder", "--seed", "default: runs"),
+                *("--pretrained", "a new name in the current folder"),
             ],
         ),
-        ("list", ["envs", "agents", "configs", "--json"]),
+        ("list", ["envs", "agents", "configs", "pretrained", "--json"]),
         ("doctor", ["--help"]),
     ],
 )
