@@ -1,7 +1,7 @@
 """The trained agents that come with the package: a folder each, of a network and its description.
 
 `<name>/network.safetensors` holds the weights, `<name>/manifest.json` how to play with them and how
-they were trained.
+they were trained. `scripts/ship_pretrained.py` makes such a folder from a run.
 """
 
 from __future__ import annotations
