@@ -42,9 +42,11 @@ def _processor() -> str:
     from rlagents import machine
 
     pictures, vectors = machine.choose_threads(True), machine.choose_threads(False)
+    shared = machine.choose_threads(True, sharing=2)
     return (
         f"{machine.cpu_name()}, {machine.num_cores()} cores; networks are computed with {pictures} "
-        f"thread(s) for pictures, {vectors} for vectors"
+        f"thread(s) for pictures, {shared} for each of two where [agent] pipelined = true, "
+        f"{vectors} for vectors"
     )
 
 
@@ -62,7 +64,9 @@ def _precision() -> str:
 
     device = machine.choose_device("auto")
     chosen = resolve_precision(NetworkConfig(torso="nature-cnn"), device).precision
-    return f'"auto" means {chosen} for convolutions here'
+    has = "has" if chosen == "bfloat16" else "does not have"
+    unit = "the GPU" if device == "cuda" else "the processor"
+    return f'"auto" means {chosen} for convolutions: {unit} {has} fast bfloat16'
 
 
 def _memory() -> str:

@@ -225,6 +225,25 @@ def test_doctor(cli: Cli) -> None:
     assert "FAIL" not in outcome.out
 
 
+@pytest.mark.parametrize(("cores", "shared"), [(1, 1), (2, 1), (8, 4)])
+def test_doctor_explains_what_is_chosen(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, cores: int, shared: int
+) -> None:
+    monkeypatch.setattr("rlagents.machine.num_cores", lambda: cores)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for fast, precision in (
+        (True, "bfloat16"),
+        (False, "float32"),
+    ):
+        monkeypatch.setattr(
+            "torch.cpu.get_capabilities", lambda fast=fast: {"avx512_bf16": fast}, raising=False
+        )
+        out = cli("doctor").out
+        assert f"{cores} cores; networks are computed with {cores} thread(s) for pictures" in out
+        assert f"{shared} for each of two where [agent] pipelined = true" in out
+        assert f'"auto" means {precision} for convolutions: the processor' in out
+
+
 def test_doctor_says_what_is_broken(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("no encoder here")
