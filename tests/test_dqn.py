@@ -252,30 +252,24 @@ def test_updates_are_owed_per_agent_step(
     assert done == expected
 
 
-def test_the_update_period_changes_in_a_straight_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_update_period_changes_at_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_agent(
         4,
         learning_starts=20,
         update_period_steps=2,
-        update_period_end=8,
-        update_period_change_steps=120,
+        update_period_end=16,
+        update_period_change_step=40,
     )
     updates = count_updates(agent, monkeypatch)
     found = []
-    for _ in range(60):
+    for step in range(1, 23):
         feed(agent, 1, num_envs=4)
         before = len(updates)
         agent.learn()
         found.append(len(updates) - before)
-        expected = 2 + 6 * min(agent._steps / 120, 1)
-        assert agent.update_period == pytest.approx(expected)
-        assert agent.gauges()["charts/update_period"] == pytest.approx(expected)
-    # By hand: four steps are owed each time from the fifth on, when the period is 3, 3.2, 3.4, ...
-    # 4 - 3, 5 - 3.2, 5.8 - 3.4, 6.4 - 3.6, 6.8 - 3.8, 7 - 4, 7 - 4.2, 6.8 - 4.4, 6.4 - 4.6 and
-    # 5.8 - 4.8 leave 1, and 5 of 5 nothing; then 4 are too few for 5.2, and 8 enough for 5.4.
-    assert found[:4] == [0] * 4
-    assert found[4:17] == [1] * 11 + [0, 1]
-    assert found[-20:] == [0, 1] * 10 or found[-20:] == [1, 0] * 10  # every eighth step
+        assert agent.update_period == (2 if 4 * step < 40 else 16)
+        assert agent.gauges()["charts/update_period"] == agent.update_period
+    assert found == [0] * 4 + [2] * 5 + [0, 0, 0, 1] * 3 + [0]
 
 
 def test_updates_owed_are_paid_together() -> None:
@@ -512,8 +506,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "rmsprop_decay": {"optimizer": "rmsprop"},
     "rmsprop_epsilon": {"optimizer": "rmsprop"},
     "target_tau": SOFT,
-    "update_period_end": {"update_period_change_steps": 40, "update_period_end": 2},
-    "update_period_change_steps": {"update_period_change_steps": 10, "update_period_end": 8},
+    "update_period_end": {"update_period_change_step": 40, "update_period_end": 2},
+    "update_period_change_step": {"update_period_change_step": 10, "update_period_end": 8},
     **{key: {"loss": "categorical"} for key in ("num_atoms", "value_min", "value_max")},
 }
 CHANGES: dict[str, Any] = {
@@ -532,7 +526,7 @@ CHANGES: dict[str, Any] = {
     "learning_starts": 24,
     "update_period_steps": 4,
     "update_period_end": 8,
-    "update_period_change_steps": 60,
+    "update_period_change_step": 60,
     "target_period_steps": 12,
     "epsilon_start": 0.5,
     "epsilon_end": 0.9,
@@ -951,8 +945,8 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"rmsprop_epsilon": 0.1}, 'rmsprop_epsilon.*set optimizer = "rmsprop"'),
         ({"learning_rate_end": 0.1}, "learning_rate_end: needs learning_rate_decay_steps"),
         ({"learning_rate_decay_steps": 9}, "learning_rate_decay_steps: needs learning_rate_end"),
-        ({"update_period_end": 9}, "update_period_end: needs update_period_change_steps"),
-        ({"update_period_change_steps": 9}, "update_period_change_steps: needs update_period_end"),
+        ({"update_period_end": 9}, "update_period_end: needs update_period_change_step"),
+        ({"update_period_change_step": 9}, "update_period_change_step: needs update_period_end"),
         ({"target_tau": 0.1}, "target_tau.*target_period_steps = 30 would do nothing.*10000"),
     ],
 )

@@ -115,9 +115,9 @@ class DQNConfig(Table):
     update_period_steps: Count = 4
     """Agent steps for each update."""
     update_period_end: Count | None = None
-    """Agent steps for each update in the end, with update_period_change_steps."""
-    update_period_change_steps: Count | None = None
-    """Agent steps over which the period changes in a straight line."""
+    """Agent steps for each update in the end, with update_period_change_step."""
+    update_period_change_step: Count | None = None
+    """The agent step from which on it is update_period_end."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
     target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -261,7 +261,7 @@ class DQN(Agent):
         self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
-        self._owed_steps = 0.0  # agent steps not yet paid for with updates
+        self._owed_steps = 0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
 
     @classmethod
@@ -371,14 +371,13 @@ class DQN(Agent):
         ).at(self._steps)
 
     @property
-    def update_period(self) -> float:
+    def update_period(self) -> int:
         """Agent steps for each update now."""
         config = self._config
-        if config.update_period_end is None or config.update_period_change_steps is None:
+        if config.update_period_end is None or config.update_period_change_step is None:
             return config.update_period_steps
-        return LinearSchedule(
-            config.update_period_steps, config.update_period_end, config.update_period_change_steps
-        ).at(self._steps)
+        changed = self._steps >= config.update_period_change_step
+        return config.update_period_end if changed else config.update_period_steps
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -406,9 +405,7 @@ class DQN(Agent):
 
     def learn(self) -> Metrics:
         """Do one update for every `update_period` agent steps since learning started."""
-        period = self.update_period
-        count = int(self._owed_steps // period)
-        self._owed_steps -= count * period
+        count, self._owed_steps = divmod(self._owed_steps, self.update_period)
         if self._learner is None:
             self._updates += [self._update() for _ in range(count)]
             self._copy_to_target()
@@ -688,7 +685,7 @@ def _refuse_idle_options(table: DQNConfig) -> None:
         )
     for end, steps in (
         ("learning_rate_end", "learning_rate_decay_steps"),
-        ("update_period_end", "update_period_change_steps"),
+        ("update_period_end", "update_period_change_step"),
     ):
         if changed(end) != changed(steps):
             given, missing = (end, steps) if changed(end) else (steps, end)
