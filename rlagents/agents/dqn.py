@@ -180,8 +180,10 @@ def categorical_targets(
     chances = logits_t[torch.arange(len(best)), best].softmax(dim=1)  # [B, K]
     values = reward[:, None] + discount[:, None] * atoms  # [B, K]
     values = values.clamp(atoms[0], atoms[-1])
-    distance = (values[:, None, :] - atoms[:, None]).abs() / (atoms[1] - atoms[0])  # [B, K, K]
-    shares = (1 - distance).clamp(min=0)  # of each value (last) for each atom
+    places = (values - atoms[0]) / (atoms[1] - atoms[0])  # [B, K], from 0 to K - 1
+    numbers = torch.arange(len(atoms), device=atoms.device)
+    distances = (places[:, None, :] - numbers[:, None]).abs_()  # [B, K, K], of each value (last)
+    shares = distances.neg_().add_(1).clamp_(min=0)  # from each atom; in place, since they are large
     return (shares @ chances[:, :, None]).squeeze(2)
 
 
