@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from rlagents.cores import num_cores
 from rlagents.envs.actions import choose_action_set
 from rlagents.envs.players import PlayerStep
 from rlagents.envs.preprocessing import Preprocessing, rows_to_keep
@@ -128,7 +129,7 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
             "rest of ALE's arguments are keys of [env] or always the same."
         )
     arguments: dict[str, Any] = {
-        "num_threads": min(num_envs, os.cpu_count() or 1),
+        "num_threads": min(num_envs, num_cores()),
         "max_num_frames_per_episode": _NO_LIMIT,
         "repeat_action_probability": config.sticky_probability,
         "full_action_space": config.action_set == "full",

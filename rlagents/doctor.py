@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlagents.cores import num_cores
+
 
 def examine() -> bool:
     """Print a line for each check; return whether all of them passed."""
@@ -44,7 +46,7 @@ def _processor() -> str:
     pictures, vectors = machine.choose_threads(True), machine.choose_threads(False)
     shared = machine.choose_threads(True, sharing=2)
     return (
-        f"{machine.cpu_name()}, {machine.num_cores()} cores; networks are computed with {pictures} "
+        f"{machine.cpu_name()}, {num_cores()} cores; networks are computed with {pictures} "
         f"thread(s) for pictures, {shared} for each of two where [agent] pipelined = true, "
         f"{vectors} for vectors"
     )

@@ -229,7 +229,8 @@ def test_doctor(cli: Cli) -> None:
 def test_doctor_explains_what_is_chosen(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, cores: int, shared: int
 ) -> None:
-    monkeypatch.setattr("rlagents.machine.num_cores", lambda: cores)
+    for module in ("machine", "doctor"):
+        monkeypatch.setattr(f"rlagents.{module}.num_cores", lambda: cores)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for fast, precision in (
         (True, "bfloat16"),

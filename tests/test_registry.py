@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ale_py
+import ale_py.vector_env
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -160,6 +161,24 @@ def test_atari_takes_the_native_path(make: Callable[..., VectorEnv], env_id: str
     assert observation.dtype == np.uint8
     assert env.observation_space == FrameStack(4, 84, 84)
     assert find_env(env_id).name == env_id
+
+
+def test_emulators_get_a_thread_for_each_core_that_the_process_may_use(
+    make: Callable[..., VectorEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    class Ale(ale_py.vector_env.AtariVectorEnv):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            given.append(kwargs["num_threads"])
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(ale_py.vector_env, "AtariVectorEnv", Ale)
+    for cores in ({3}, {0, 2, 5}):  # such as `taskset --cpu-list 0,2,5` leaves
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+        make("pong", 2)
+    make("pong", 2, kwargs={"num_threads": 5})
+    assert given == [1, 2, 5]
 
 
 def test_every_game_that_ale_ships_resolves() -> None:
