@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import benchmark_peers
+import benchmark_vector_env
 import measuring
 from measuring import OURS, Measurement, summarise
 from peers import PEERS
@@ -197,3 +198,39 @@ def test_all_numbers_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
     measuring.write_json(None, {"a": 1})
     measuring.write_json(tmp_path / "x.json", {"a": 1})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+# Environments alone
+
+
+def test_steps_are_timed_after_a_warm_up() -> None:
+    job = benchmark_vector_env.Job("x", num_envs=2, steps=5, threads=1, seed=0)
+    progress = benchmark_vector_env.Progress(2, 1, 0.5)
+    times = iter([3.0, 7.0])
+    calls = []
+
+    def step() -> benchmark_vector_env.Progress:
+        calls.append(1)
+        return progress
+
+    total, seconds = benchmark_vector_env.time_steps(step, job, lambda: next(times))
+    assert total == benchmark_vector_env.Progress(6, 3, 1.5)
+    assert seconds == 4
+    assert len(calls) == 50 + 3  # 100 steps of warm-up, and the fewest that make 5
+
+
+def test_our_environments_are_stepped() -> None:
+    job = benchmark_vector_env.Job(OURS, num_envs=3, steps=7, threads=1, seed=5)
+    measured = benchmark_vector_env.measure_ours(job)
+    assert measured.steps == 9
+    assert measured.settings["env"]["frame_size"] == 84
+    assert measured.settings["env"]["kwargs"] == {"num_threads": 1}
+
+
+@pytest.mark.parametrize("words", [["--num-envs", "2"], ["--steps", "x"], ["--threads", "0"]])
+def test_environments_that_cannot_be_compared_are_refused(words: list[str]) -> None:
+    assert benchmark_vector_env.parse([]).num_envs == [16, 64]
+    assert benchmark_vector_env.parse(["--num-envs", "3", "8"]).num_envs == [3, 8]
+    with pytest.raises(SystemExit) as ended:
+        benchmark_vector_env.parse(words)
+    assert ended.value.code == 2
