@@ -103,7 +103,7 @@ class RunFolder:
         known = [path.parent.name for path in runs_dir.glob("*/config.json")]
         hint = ""
         if str(run) in pretrained_names():
-            hint = f" An agent of that name comes with rlagents: rlagents record {run} --pretrained"
+            hint = f" An agent of that name comes with rlagents: add --pretrained to play {run}."
         raise UsageError(
             f"There is no run {str(run)!r}{did_you_mean(str(run), known)} Give a run's folder, or "
             f"its name under {runs_dir} (--runs-dir).{hint}"

@@ -146,10 +146,12 @@ class Runner:
                 if self._clock().wall_time_s - self._logged[1] >= self._config.logging.period_s:
                     yield from self._log()
         except StoppedError:
+            self._settle()
             yield from self._log()  # first, since it raises: what has diverged is not saved
             yield CheckpointDue(self._clock(), "stop", False, self.save)
             yield RunEnded(self._clock(), "stopped")
             return
+        self._settle()
         yield from self._log()
         yield RunEnded(self._clock(), "finished")
 
@@ -198,6 +200,10 @@ class Runner:
         with self._timer("learn"):
             self._add_metrics(self._agent.learn())
 
+    def _settle(self) -> None:
+        with self._timer("learn"):
+            self._add_metrics(self._agent.settle())
+
     def _end_episode(self, index: int, running: _Running, end: str) -> EpisodeEnded:
         clock = self._clock()
         episode = Episode(
@@ -243,6 +249,7 @@ class Runner:
         is_best = False
         time_to_evaluate = last or self._step >= self._next_evaluation
         if time_to_evaluate or self._step >= self._next_checkpoint:
+            self._settle()
             self._mean_metrics()  # raises: what has diverged is neither judged nor saved
         if period and time_to_evaluate and self._evaluated_at != self._step:
             with self._timer("evaluate"):

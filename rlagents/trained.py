@@ -43,7 +43,11 @@ class TrainedAgent:
         return f"{type(self).__name__}({str(self.directory)!r})"
 
     def _load(self, weights: Path, device: str) -> Policy:
-        """Return the policy that an agent has saved in the folder `weights`."""
+        """Return the policy that an agent has saved in the folder `weights`.
+
+        From then on torch computes with as many threads as the training did, and without
+        denormals: what a policy chooses can hang on the last bits.
+        """
         agent_class: type[Agent] = find_agent(self.config.agent_name)
         machine.prepare_torch(int(self._manifest["threads"]))
         space = rebuild_space(self._manifest["observation_space"])

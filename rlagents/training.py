@@ -50,7 +50,7 @@ class _Parts:
     agent: Agent
     num_actions: int
     threads: int  # that compute a network
-    sharing: int  # the networks that are computed at once
+    networks_at_once: int  # each with so many
     footprint: Footprint  # of stored experience
     free_memory: int  # before there is any
     profile: Profile | None  # where the time goes, if anybody asked
@@ -110,7 +110,7 @@ def start_run(
     announce(folder.directory)
     console = ConsoleObserver(folder, quiet=quiet)
     console.say(
-        f"{parts.config.env.id}: {parts.env.num_envs} environments, {parts.threads} threads on "
+        f"{parts.config.env.id}: {parts.env.num_envs} environments, {_describe_threads(parts)} on "
         f"{config.device}; stored experience takes {_describe(parts.footprint)}"
     )
     if parts.footprint.memory > parts.free_memory:
@@ -179,7 +179,14 @@ def resume_run(
     )
 
     def restore(runner: Runner) -> None:
-        problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
+        try:
+            problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"{checkpoint.directory} cannot be gone on from ({error!r}): another version of "
+                "rlagents wrote it (its commit is the git_commit of the run's config.json), or its "
+                "config was changed. Train anew, or resume with that version."
+            ) from error
         cut_logs(folder, runner.step, runner.episodes, runner.evaluated_at)
         if problem is None and changed:
             problem = "; ".join(changed)
@@ -208,7 +215,9 @@ def _build(
     env_config = resolve_env_config(config.env, spec)
     tables = agent_class.resolve(config, device) if hasattr(agent_class, "resolve") else {}
     config = config.model_copy(update={"env": env_config, "device": device, **tables})
-    sharing = agent_class.num_threads(config) if hasattr(agent_class, "num_threads") else 1
+    networks_at_once = (
+        agent_class.networks_at_once(config) if hasattr(agent_class, "networks_at_once") else 1
+    )
     watch = None
     if profile:
         watch = Profile(synchronize=torch.cuda.synchronize) if device == "cuda" else Profile()
@@ -216,7 +225,7 @@ def _build(
     try:
         if threads is None:
             threads = machine.choose_threads(
-                pictures=len(env.observation_space.shape) == 3, sharing=sharing
+                pictures=len(env.observation_space.shape) == 3, sharing=networks_at_once
             )
         machine.prepare_torch(threads)
         footprint = Footprint(0, 0)
@@ -245,7 +254,17 @@ def _build(
     except BaseException:
         env.close()
         raise
-    return _Parts(config, spec, env, agent, num_actions, threads, sharing, footprint, free, watch)
+    return _Parts(
+        config, spec, env, agent, num_actions, threads, networks_at_once, footprint, free, watch
+    )
+
+
+def _describe_threads(parts: _Parts) -> str:
+    """Return how networks are computed, in words."""
+    threads = f"{parts.threads} thread" + "s" * (parts.threads > 1)
+    if parts.networks_at_once > 1:
+        return f"{parts.networks_at_once} networks at once with {threads} each"
+    return threads
 
 
 def _describe(footprint: Footprint) -> str:
@@ -355,7 +374,7 @@ def _run(
             parts.agent,
             make_eval_env=lambda number: make_vector_env(spec, config.env, number),
             should_stop=stop,
-            overlap=config.device != "cpu" or parts.sharing > 1,
+            overlap=config.device != "cpu" or parts.networks_at_once > 1,
             timer=timer,
         )
         try:
@@ -379,6 +398,8 @@ def _run(
                     ended = event
             if parts.profile is not None:
                 _report(parts.profile.seconds(), folder, console, first_step, step)
+        except UsageError:  # nothing has begun
+            raise
         except Exception as error:
             with contextlib.suppress(OSError):  # a full disk may be the very reason
                 folder.write_status("failed", step, error=str(error))

@@ -51,7 +51,8 @@ Examples:
         --set agent.update_period_steps=8 --set network.width=1.0 \
         --set network.hidden_sizes=[512] --set network.dueling=false \
         --set env.action_set=minimal --set env.frame_size=84 --set env.frame_stack=4 \
-        --set env.crop=[0,0] --set replay.kind=uniform --set replay.priority_exponent=0.6
+        --set env.crop=[0,0] --set replay.kind=uniform --set replay.priority_exponent=0.6 \
+        --set agent.loss=huber --set network.precision=auto
 
     # and also the same computation: float32, one-step targets without double DQN, and for the
     # peer as many environments and samples per update as ours has: as above, with
@@ -151,6 +152,12 @@ def make_jobs(options: argparse.Namespace) -> tuple[OursJob, PeerJob]:
     batch_size: int = getattr(config.replay, "batch_size", 0)
     period: int = getattr(config.agent, "update_period_steps", 0)
     learning_starts: int = options.learning_starts or getattr(config.agent, "learning_starts", 0)
+    change: int | None = getattr(config.agent, "update_period_change_step", None)
+    if change is not None and change < learning_starts + options.warm_up + options.steps:
+        fail(
+            f"--set: updates change their period at step {change}, while it is measured; set "
+            "agent.update_period_change_step to a later one."
+        )
     peer = PEERS[options.peer]
     num_envs: int = options.peer_envs or peer.num_envs
     peer_batch_size: int = options.peer_batch_size or peer.batch_size

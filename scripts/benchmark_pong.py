@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def measure(
         solved.wall_time_s + outside_s if solved else None,
         zero.step if zero else None,
         zero.wall_time_s + outside_s if zero else None,
-        statistics.fmean(game.episodic_return for game in games[-RECENT:]),
+        statistics.fmean(game.episodic_return for game in games[-RECENT:]) if games else math.nan,
         int(status["step"]),
         train_s,
         report["mean_return"],
@@ -197,9 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print("|---|---|---|---|---|---|---|", flush=True)
         for seed in parsed.seeds:
-            result = measure(
-                parsed.config, seed, options, runs, goal=parsed.goal, episodes=parsed.episodes
-            )
+            try:
+                result = measure(
+                    parsed.config, seed, options, runs, goal=parsed.goal, episodes=parsed.episodes
+                )
+            except subprocess.CalledProcessError as error:  # it has said why
+                return int(error.returncode)
             results.append(result)
             print(row(result), flush=True)
             if parsed.json is not None:

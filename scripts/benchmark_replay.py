@@ -198,7 +198,7 @@ def measure_ours(job: Job) -> Measurement:
             torch.from_numpy(array)
         if isinstance(replay, PrioritizedReplay):
             errors = generator.normal(size=job.batch_size).astype(np.float32)
-            replay.update_priorities(batch, errors)
+            replay.update_priorities(batch.drawn, errors)
 
     seconds = time_draws(draw, job)
     return Measurement(job.batches * job.batch_size, seconds, len(replay), memory, unnamed_files())

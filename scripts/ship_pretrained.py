@@ -142,6 +142,12 @@ def training_command(config: RunConfig, recipe: str) -> str:
     for key in chosen:  # a recipe's own, where it was not changed
         table, _, name = key.partition(".")
         usual[key] = tables.get(table, {}).get(name)
+    unset = [key for key, value in mine.items() if value is None and usual[key] is not None]
+    if unset:
+        raise UsageError(
+            f"The run left {', '.join(unset)} out, which today's {recipe} sets, and no option says "
+            "so: say with --command how others can train it."
+        )
     words = ["rlagents", "train", recipe, "--seed", str(config.seed)]
     for key, value in mine.items():
         if key != "seed" and value is not None and value != usual[key]:

@@ -559,3 +559,19 @@ def test_what_a_user_imports_is_there() -> None:
         assert getattr(rlagents, name) is not None
     with pytest.raises(AttributeError, match="trian"):
         rlagents.trian  # noqa: B018
+
+
+def test_a_checkpoint_of_another_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = rlagents.train(
+        "cartpole-dqn", {"recording.enabled": False}, total_steps=1500, runs_dir=tmp_path
+    )
+
+    def lacking(*_: object, **__: object) -> None:
+        raise KeyError("learning_noise")
+
+    monkeypatch.setattr("rlagents.runner.Runner.load", lacking)
+    with pytest.raises(UsageError, match=r"learning_noise.*another version of rlagents wrote it"):
+        rlagents.resume(run.directory, total_steps=2000)
+    assert run.status()["state"] == "finished"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from benchmark_pong import Crossing, Game, crossing, main, read_games
 
 
@@ -34,6 +35,14 @@ def test_a_setting_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]
         main(["--set", "agent.gamma"])
     assert refused.value.code == 2
     assert "expected TABLE.KEY=VALUE, got 'agent.gamma'" in capsys.readouterr().err
+
+
+def test_a_refused_setting_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--runs-dir", str(tmp_path), "--set", "agent.gamma=2"]
+    assert main(["--seeds", "1", "2", "--config", "cartpole-dqn", *options]) == 2
+    error = capfd.readouterr().err
+    assert "--agent.gamma: expected number" in error
+    assert "Traceback" not in error
 
 
 def test_a_short_training_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -508,7 +508,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "target_tau": SOFT,
     "update_period_end": {"update_period_change_step": 40, "update_period_end": 2},
     "update_period_change_step": {"update_period_change_step": 10, "update_period_end": 8},
-    **{key: {"loss": "categorical"} for key in ("num_atoms", "value_min", "value_max")},
+    **{
+        key: {"loss": "categorical", "value_min": -1.0, "value_max": 1.0}
+        for key in ("num_atoms", "value_min", "value_max")
+    },
 }
 CHANGES: dict[str, Any] = {
     "optimizer": "rmsprop",

@@ -60,6 +60,22 @@ def test_the_selector_chooses_whose_distribution_it_is() -> None:
     torch.testing.assert_close(target, logits[0].softmax(dim=1))
 
 
+def test_points_have_a_range_of_their_own() -> None:
+    agent = make_agent(loss="categorical", clip_rewards=True, reset_return_at_score=True)
+    network = agent.policy()._network
+    assert isinstance(network, CategoricalQNetwork)
+    assert (float(network.atoms[0]), float(network.atoms[-1])) == (-1, 1)
+
+
+@pytest.mark.parametrize(("least", "largest", "count"), [(100.0, 101.0, 1001), (-1.0, 1.0, 51)])
+def test_no_chance_is_lost_to_rounding(least: float, largest: float, count: int) -> None:
+    atoms = torch.linspace(least, largest, count)
+    logits = torch.randn(40, 1, count, generator=torch.Generator().manual_seed(0))
+    reward = torch.linspace(-2 * largest, 2 * largest, 40)
+    target = categorical_targets(reward, torch.ones(40), logits, atoms, torch.zeros(40, 1))
+    torch.testing.assert_close(target.sum(dim=1), torch.ones(40), rtol=0, atol=1e-3)
+
+
 def algorithm_1(
     reward: float, discount: float, chances: np.ndarray[Any, Any], atoms: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
@@ -210,7 +226,8 @@ def reference(
 def test_the_chances_of_a_bet_are_found(options: dict[str, Any]) -> None:
     """The first action pays 1 or -1, the second always 0.3, and every step is the last."""
     agent = make_agent(
-        **{"loss": "categorical", "num_atoms": 21, "batch_size": 32, "learning_rate": 3e-2}
+        **{"loss": "categorical", "value_min": -1.0, "value_max": 1.0, "num_atoms": 21}
+        | {"batch_size": 32, "learning_rate": 3e-2}
         | {"gamma": 0.0, "capacity": 2000, "update_period_steps": 2}
         | options
     )
@@ -248,7 +265,12 @@ def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
         ({"num_atoms": 21}, 'num_atoms: does nothing with loss = "huber"'),
         ({"value_min": -3.0}, "value_min: does nothing"),
         ({"value_max": 3.0, "loss": "mse"}, 'value_max: does nothing with loss = "mse"'),
-        ({"loss": "categorical", "value_min": 2.0}, "value_min: 2.0 is not below value_max = 1.0"),
+        (
+            {"loss": "categorical", "value_min": 2.0, "value_max": 1.0},
+            "value_min: 2.0 is not below value_max = 1.0",
+        ),
+        ({"loss": "categorical", "value_min": 2.0}, '"categorical" needs value_min and value_max'),
+        ({"loss": "categorical"}, "of themselves only with clip_rewards and"),
     ],
 )
 def test_options_that_do_nothing_or_make_no_sense_are_refused(

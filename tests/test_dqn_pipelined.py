@@ -164,14 +164,30 @@ def test_without_experience_nothing_prepared_is_kept(tmp_path: Path) -> None:
     assert equal(weights(other.policy()._network), before)
 
 
-@pytest.mark.parametrize("file", ["acting", "prepared"])
+@pytest.mark.parametrize("file", ["acting", "replay/prepared"])
 def test_damaged_files_are_refused(tmp_path: Path, file: str) -> None:
     agent = pipelined()
     drive(agent, Stream(2), 20)
     agent.save(tmp_path)
     (tmp_path / f"{file}.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=rf"{file}\.safetensors"):
+    with pytest.raises(ValueError, match=rf"{Path(file).name}\.safetensors"):
         pipelined().load(tmp_path)
+
+
+def test_settling_reports_what_was_running_and_changes_nothing() -> None:
+    disturbed, untouched = pipelined(), pipelined()
+    stream, same_stream = Stream(2), Stream(2)
+    settled, reported = [], []
+    for _ in range(30):
+        actions, metrics = drive(disturbed, stream, 1)
+        same_actions, same_metrics = drive(untouched, same_stream, 1)
+        assert actions == same_actions
+        assert metrics == [{}]  # it has all been told by then
+        settled.append(disturbed.settle())
+        reported += same_metrics
+        assert disturbed.settle() == {}
+    assert [metrics for metrics in settled if metrics][:-1] == [m for m in reported if m]
+    assert make_agent().settle() == {}
 
 
 def test_a_failure_of_the_other_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +218,8 @@ def test_denormals_are_flushed_on_the_other_thread_too() -> None:
 
 
 def test_the_cores_are_shared_among_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert DQN.num_threads(make_tables(pipelined=True)) == 2
-    assert DQN.num_threads(make_tables()) == 1
+    assert DQN.networks_at_once(make_tables(pipelined=True)) == 2
+    assert DQN.networks_at_once(make_tables()) == 1
     for cores, alone, shared in ((1, 1, 1), (2, 2, 1), (5, 5, 2), (8, 8, 4)):
         monkeypatch.setattr(machine, "num_cores", lambda cores=cores: cores)
         assert machine.choose_threads(True) == alone

@@ -549,6 +549,38 @@ def test_what_has_diverged_is_never_saved(when: str) -> None:
     assert steps_of(events, CheckpointDue) == ([10] if when == "period" else [])
 
 
+@pytest.mark.parametrize("when", ["period", "best", "end", "stop"])
+def test_updates_that_are_still_running_are_asked_for_first(when: str) -> None:
+    """What comes of them is known before the agent is judged or saved."""
+
+    class Late(StubAgent):
+        def settle(self) -> Metrics:
+            self.log.append("settle")
+            return {"losses/td_loss": torch.tensor(math.nan if self.learned >= 12 else 1.0)}
+
+        def policy(self) -> Policy:
+            assert self.log[-1] == "settle"
+            return StubPolicy()
+
+    agent = Late(1)
+    config = make_config(
+        total_steps=20 if when != "period" else 40,
+        logging__period_s=3600,
+        checkpoint__period_steps=10 if when == "period" else 1000,
+        evaluation__period_steps=15 if when == "best" else 0,
+    )
+    runner = make_runner(
+        config,
+        ScriptedEnv([[100]]),
+        agent,
+        should_stop=lambda: when == "stop" and agent.learned >= 15,
+    )
+    events: list[Event] = []
+    with pytest.raises(RunFailedError):
+        events.extend(runner.run())
+    assert steps_of(events, CheckpointDue) == ([10] if when == "period" else [])
+
+
 # --- stopping, saving, going back ----------------------------------------
 
 

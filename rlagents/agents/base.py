@@ -122,8 +122,8 @@ class Agent(Protocol):
         return Footprint(0, 0)
 
     @classmethod
-    def num_threads(cls, config: AgentTables) -> int:
-        """Return how many threads compute networks at once; they share the cores."""
+    def networks_at_once(cls, config: AgentTables) -> int:
+        """Return how many threads compute networks at the same time; they share the cores."""
         return 1
 
     def act(self, observation: Array) -> IntArray:
@@ -134,6 +134,13 @@ class Agent(Protocol):
 
     def learn(self) -> Metrics:
         """Do the updates owed for the steps seen; return their metrics, {} if there was none."""
+
+    def settle(self) -> Metrics:
+        """Finish the updates that are still running; return metrics not yet given, {} if none.
+
+        Asked for before the agent is judged or saved, so that what has diverged is found out.
+        """
+        return {}
 
     def waiting(self) -> BoolArray | None:
         """Tell which environments should not begin another episode yet: [N] bool; None for none.

@@ -177,14 +177,21 @@ def categorical_targets(
         q_t_selector: [B, A] the values that choose the action.
     """
     best = q_t_selector.argmax(dim=1)  # [B]
-    chances = logits_t[torch.arange(len(best)), best].softmax(dim=1)  # [B, K]
+    chances = _of_actions(logits_t, best).softmax(dim=1)  # [B, K]
     values = reward[:, None] + discount[:, None] * atoms  # [B, K]
-    values = values.clamp(atoms[0], atoms[-1])
-    places = (values - atoms[0]) / (atoms[1] - atoms[0])  # [B, K], from 0 to K - 1
-    numbers = torch.arange(len(atoms), device=atoms.device)
+    last = len(atoms) - 1
+    places = ((values - atoms[0]) / (atoms[-1] - atoms[0]) * last).clamp(0, last)  # [B, K]
+    numbers = torch.arange(last + 1, device=atoms.device)
     distances = (places[:, None, :] - numbers[:, None]).abs_()  # [B, K, K], of each value (last)
-    shares = distances.neg_().add_(1).clamp_(min=0)  # from each atom; in place, since they are large
+    shares = (
+        distances.neg_().add_(1).clamp_(min=0)
+    )  # from each atom; in place, since they are large
     return (shares @ chances[:, :, None]).squeeze(2)
+
+
+def _of_actions(logits: Tensor, action: Tensor) -> Tensor:
+    """Return the logits of one action each: [B, A, K] and [B] int64 -> [B, K]."""
+    return logits[torch.arange(len(action), device=action.device), action]
 
 
 class _Prepared(NamedTuple):
@@ -350,7 +357,7 @@ class DQN(Agent):
         return footprint(replay, observation_space, num_envs, n_step=table.n_step)
 
     @classmethod
-    def num_threads(cls, config: AgentTables) -> int:
+    def networks_at_once(cls, config: AgentTables) -> int:
         """Return 2 where one prepares what the other learns from."""
         return 2 if _tables(config)[0].pipelined else 1
 
@@ -419,6 +426,15 @@ class DQN(Agent):
                 self._improve_all, self._prepared, self.learning_rate
             )
             self._prepared = [self._prepare() for _ in range(count)]
+        return self._report()
+
+    def settle(self) -> Metrics:
+        """Wait for the gradient steps that are running."""
+        self._wait_for_learner()
+        return self._report()
+
+    def _report(self) -> Metrics:
+        """Return the means over the updates since the last report."""
         updates, self._updates = self._updates, []
         return {
             name: sum(update[name] for update in updates) / len(updates)
@@ -514,7 +530,7 @@ class DQN(Agent):
         """Return cross-entropies, values, and divergences of prediction from target: [B] each."""
         target = prepared.target  # [B, K]
         logits = network.logits(prepared.observation)  # [B, A, K]
-        chosen = logits[torch.arange(len(target)), prepared.action].log_softmax(dim=1)  # [B, K]
+        chosen = _of_actions(logits, prepared.action).log_softmax(dim=1)  # [B, K]
         losses = -(target * chosen).sum(dim=1)
         divergences = losses + torch.xlogy(target, target).sum(dim=1)  # Kullback and Leibler's
         return losses, chosen.exp() @ network.atoms, divergences
@@ -574,10 +590,10 @@ class DQN(Agent):
         if self._learner is not None:
             storage.save_module(self._acting, directory / "acting.safetensors")
         if experience:
-            if self._learner is not None:
-                _save_prepared(self._prepared, directory / "prepared.safetensors")
             (directory / "replay").mkdir()
             self._replay.save(directory / "replay")
+            if self._learner is not None:
+                _save_prepared(self._prepared, directory / "replay" / "prepared.safetensors")
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote; without replay, learning waits until it is filled again."""
@@ -599,7 +615,8 @@ class DQN(Agent):
             self._replay.load(directory / "replay")
             self._learn_after = state["learn_after"]
             if self._learner is not None:
-                self._prepared = _load_prepared(directory / "prepared.safetensors", self._device)
+                path = directory / "replay" / "prepared.safetensors"
+                self._prepared = _load_prepared(path, self._device)
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
@@ -680,6 +697,15 @@ def _refuse_idle_options(table: DQNConfig) -> None:
                     f'[agent] {key}: does nothing with loss = "{table.loss}"; leave it out, or set '
                     'loss = "categorical".'
                 )
+    elif not (
+        {"value_min", "value_max"} <= table.model_fields_set
+        or (table.clip_rewards and table.reset_return_at_score)
+    ):
+        raise UsageError(
+            '[agent] loss: "categorical" needs value_min and value_max, the least and the largest '
+            "return that can come. They are -1 and 1 of themselves only with clip_rewards and "
+            "reset_return_at_score."
+        )
     elif table.value_min >= table.value_max:
         raise UsageError(
             f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
