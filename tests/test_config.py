@@ -509,7 +509,13 @@ CONTRADICTING = (
     "agent.learning_rate_decay_steps",
     "agent.rmsprop_decay",
     "agent.rmsprop_epsilon",
+    "agent.update_period_end",
+    "agent.update_period_change_step",
+    "agent.num_atoms",
+    "agent.value_min",
+    "agent.value_max",
     "agent.episodes_per_update",
+    "agent.points_per_update",
     "replay.capacity",
     *(f"replay.{key}" for key in ReplayConfig.model_fields if key.startswith(("prio", "impo"))),
     "env.num_envs",
@@ -583,6 +589,12 @@ def test_a_number_within_bounds_is_kept(which: tuple[str, str], data: st.DataObj
         {"agent.target_tau": 0.005},
         {"agent.learning_rate_end": 0.0, "agent.learning_rate_decay_steps": 1000},
         {"agent.optimizer": "rmsprop", "agent.rmsprop_decay": 0.0, "agent.rmsprop_epsilon": 1.0},
+        {"agent.update_period_end": 16, "agent.update_period_change_step": 1},
+        {"agent.loss": "categorical", "agent.value_min": -1e6, "agent.value_max": 0.0},
+        {
+            **{"agent.loss": "categorical", "agent.value_min": -1.0, "agent.value_max": 1.0},
+            "agent.num_atoms": 2,
+        },
     ],
 )
 def test_options_that_belong_together_are_kept(values: dict[str, Any]) -> None:

@@ -295,7 +295,7 @@ def test_a_run_that_is_not_there_but_could_be_a_pretrained_agent(
     outcome = cli(verb, "pong")
     assert outcome.code == 2
     assert "There is no run 'pong'." in outcome.err
-    assert outcome.err.endswith("rlagents record pong --pretrained\n")
+    assert outcome.err.endswith("add --pretrained to play pong.\n")
     assert "--pretrained" not in cli(verb, "pongo").err
 
 

@@ -100,9 +100,9 @@ class DQNConfig(Table):
     """Of errors: squared up to 1 and linear beyond, or squared; or of distributions of returns."""
     num_atoms: Annotated[Int, Field(ge=2, le=1001)] = 51
     """Values that a distribution gives probabilities to, with loss = "categorical"."""
-    value_min: float = -1.0
+    value_min: Annotated[float, Field(ge=-1e6, le=1e6)] = -1.0
     """The least of these values; lower returns count as this one."""
-    value_max: float = 1.0
+    value_max: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
     """The largest of these values; higher returns count as this one."""
     gamma: Probability = 0.99
     """Discount per agent step."""

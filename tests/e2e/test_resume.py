@@ -65,7 +65,7 @@ PONG_REINFORCE: dict[str, Any] = {
     "env.num_envs": 2,
     "env.sticky_probability": 0.25,
     "env.max_episode_frames": 400,
-    "agent.episodes_per_update": 4,
+    "agent.points_per_update": 4,
     "evaluation.period_steps": 0,
 }
 
