@@ -366,6 +366,7 @@ def _run(
             observer(event)
 
     step = 0
+    first_step: int | None = None  # None until the run has been brought back
     ended: RunEnded | None = None
     with StopSignal() as stop:
         runner = Runner(
@@ -398,9 +399,9 @@ def _run(
                     ended = event
             if parts.profile is not None:
                 _report(parts.profile.seconds(), folder, console, first_step, step)
-        except UsageError:  # nothing has begun
-            raise
         except Exception as error:
+            if first_step is None and isinstance(error, UsageError):
+                raise  # refused before anything began
             with contextlib.suppress(OSError):  # a full disk may be the very reason
                 folder.write_status("failed", step, error=str(error))
             last = store.index().get("last")

@@ -575,3 +575,15 @@ def test_a_checkpoint_of_another_version_is_refused(
     with pytest.raises(UsageError, match=r"learning_noise.*another version of rlagents wrote it"):
         rlagents.resume(run.directory, total_steps=2000)
     assert run.status()["state"] == "finished"
+
+
+def test_a_refusal_in_the_middle_of_a_run_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UsageError("no such environment any more")
+
+    monkeypatch.setattr("rlagents.runner.play_episodes", refuse)
+    with pytest.raises(rlagents.RunFailedError, match="no such environment any more"):
+        rlagents.train("cartpole-reinforce", total_steps=400, runs_dir=tmp_path, name="run")
+    assert rlagents.open_run(tmp_path / "run").status()["state"] == "failed"
