@@ -523,14 +523,8 @@ def test_a_loss_that_is_not_finite_fails_the_run(bad: float) -> None:
     assert runner.step < 20
 
 
-@pytest.mark.parametrize("when", ["period", "best", "end", "stop"])
-def test_what_has_diverged_is_never_saved(when: str) -> None:
-    """The last checkpoint must be a good one, however long the logging interval is."""
-
-    def metrics(call: int) -> Metrics:
-        return {"losses/td_loss": torch.tensor(math.nan if call >= 12 else 1.0)}
-
-    agent = StubAgent(1, metrics=metrics)
+def fails_unsaved(agent: StubAgent, when: str) -> None:
+    """Run an agent whose twelfth loss is not finite up to what would save it, which must not."""
     config = make_config(
         total_steps=20 if when != "period" else 40,
         logging__period_s=3600,
@@ -547,6 +541,16 @@ def test_what_has_diverged_is_never_saved(when: str) -> None:
     with pytest.raises(RunFailedError):
         events.extend(runner.run())
     assert steps_of(events, CheckpointDue) == ([10] if when == "period" else [])
+
+
+@pytest.mark.parametrize("when", ["period", "best", "end", "stop"])
+def test_what_has_diverged_is_never_saved(when: str) -> None:
+    """The last checkpoint must be a good one, however long the logging interval is."""
+
+    def metrics(call: int) -> Metrics:
+        return {"losses/td_loss": torch.tensor(math.nan if call >= 12 else 1.0)}
+
+    fails_unsaved(StubAgent(1, metrics=metrics), when)
 
 
 @pytest.mark.parametrize("when", ["period", "best", "end", "stop"])
@@ -562,23 +566,7 @@ def test_updates_that_are_still_running_are_asked_for_first(when: str) -> None:
             assert self.log[-1] == "settle"
             return StubPolicy()
 
-    agent = Late(1)
-    config = make_config(
-        total_steps=20 if when != "period" else 40,
-        logging__period_s=3600,
-        checkpoint__period_steps=10 if when == "period" else 1000,
-        evaluation__period_steps=15 if when == "best" else 0,
-    )
-    runner = make_runner(
-        config,
-        ScriptedEnv([[100]]),
-        agent,
-        should_stop=lambda: when == "stop" and agent.learned >= 15,
-    )
-    events: list[Event] = []
-    with pytest.raises(RunFailedError):
-        events.extend(runner.run())
-    assert steps_of(events, CheckpointDue) == ([10] if when == "period" else [])
+    fails_unsaved(Late(1), when)
 
 
 # --- stopping, saving, going back ----------------------------------------

@@ -183,9 +183,8 @@ def categorical_targets(
     places = ((values - atoms[0]) / (atoms[-1] - atoms[0]) * last).clamp(0, last)  # [B, K]
     numbers = torch.arange(last + 1, device=atoms.device)
     distances = (places[:, None, :] - numbers[:, None]).abs_()  # [B, K, K], of each value (last)
-    shares = (
-        distances.neg_().add_(1).clamp_(min=0)
-    )  # from each atom; in place, since they are large
+    # What each atom gets, the less the farther it is; in place, since there are so many.
+    shares = distances.neg_().add_(1).clamp_(min=0)
     return (shares @ chances[:, :, None]).squeeze(2)
 
 
@@ -454,6 +453,7 @@ class DQN(Agent):
         if self._config.target_tau is not None:
             self._move_target(self._config.target_tau)
         if improvement.drawn is not None:
+            assert isinstance(self._replay, PrioritizedReplay)  # none else tells what was drawn
             self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
         return improvement.metrics
 

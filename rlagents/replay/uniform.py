@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlagents.replay.ring import Batch, Drawn, TransitionRing
-from rlagents.types import FloatArray, IntArray, Transition
+from rlagents.replay.ring import Batch, TransitionRing
+from rlagents.types import IntArray, Transition
 
 
 class UniformReplay:
@@ -41,9 +41,6 @@ class UniformReplay:
             step: agent steps so far; uniform draws are the same at any time.
         """
         return self._ring.gather(*self._draw(self._ring.batch_size))
-
-    def update_priorities(self, drawn: Drawn, errors: FloatArray) -> None:
-        """Do nothing: all transitions are alike."""
 
     def _draw(self, count: int) -> tuple[IntArray, IntArray]:
         """Return environments and rows of complete transitions, by rejecting the few others."""
