@@ -464,6 +464,39 @@ def test_centred_pictures_do_not_show_a_bright_background(name: str) -> None:
     assert not torch.allclose(plain(seen), plain(seen + 100), rtol=1e-2, atol=1e-2)
 
 
+@for_pictures
+@pytest.mark.parametrize("difference_frames", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_standardized_pictures_have_a_deviation_of_one(
+    name: str, difference_frames: bool, precision: str
+) -> None:
+    options: dict[str, Any] = {"difference_frames": difference_frames, "precision": precision}
+    torso = make_torso(config(name, standardize_pictures=True, **options), SCREEN)
+    assert isinstance(torso, PictureTorso)
+    given: list[Tensor] = []
+    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    seen = pictures(2)
+    seen[1, 2:] //= 4  # frames of a stack are scaled one by one
+    torso(seen)
+    expected = seen.double() / 255
+    if difference_frames:
+        expected = expected[:, 1:] - expected[:, :-1]
+    expected -= expected.mean(dim=(2, 3), keepdim=True)
+    expected /= expected.std(dim=(2, 3), keepdim=True, correction=0)
+    tolerance = 1e-4 if precision == "float32" else 0.03
+    torch.testing.assert_close(given[0].double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@for_pictures
+def test_an_empty_picture_is_standardized_to_zeros(name: str) -> None:
+    torso = make_torso(config(name, standardize_pictures=True), SCREEN)
+    assert isinstance(torso, PictureTorso)
+    given: list[Tensor] = []
+    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    torso(torch.full((1, *SCREEN.shape), 87, dtype=torch.uint8))
+    torch.testing.assert_close(given[0], torch.zeros_like(given[0]), atol=1e-4, rtol=0)
+
+
 def test_layers_begin_orthogonal_and_keep_the_variance() -> None:
     torso = make_torso(config("mlp", hidden_sizes=[200] * 10), gym.spaces.Box(-1, 1, (200,)))
     assert isinstance(torso, MLP)
@@ -542,6 +575,8 @@ def test_colour_pictures_that_are_no_stack_are_taken_too(name: str) -> None:
         (gym.spaces.Box(0, 1, (3, 84, 84), np.float32), {"torso": "nature-cnn"}, "nature-cnn"),
         (VECTOR, {"torso": "mlp", "difference_frames": True}, "difference_frames"),
         (VECTOR, {"torso": "mlp", "center_pictures": True}, "center_pictures"),
+        (VECTOR, {"torso": "mlp", "standardize_pictures": True}, "standardize_pictures"),
+        (SCREEN, {"center_pictures": True, "standardize_pictures": True}, "leave center_pictures"),
         (VECTOR, {"torso": "mlp", "width": 2.0}, "width"),
         (VECTOR, {"torso": "mlp", "precision": "bfloat16"}, "precision"),
         (VECTOR, {"torso": "mlp", "layer_norm": True, "hidden_sizes": []}, "layer_norm"),

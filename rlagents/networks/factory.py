@@ -47,6 +47,11 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
     hidden_sizes = config.hidden_sizes
     if hidden_sizes is None:
         hidden_sizes = _HIDDEN_SIZES[config.torso]
+    if config.center_pictures and config.standardize_pictures:
+        raise UsageError(
+            "[network] center_pictures: standardize_pictures centers them too; leave "
+            "center_pictures out."
+        )
     if config.layer_norm and not hidden_sizes:
         raise UsageError(
             "[network] layer_norm: hidden_sizes = [] leaves no fully connected layer to normalise; "
@@ -57,6 +62,8 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
             raise UsageError(f"[network] difference_frames: needs torso = {_FOR_PICTURES}.")
         if config.center_pictures:
             raise UsageError(f"[network] center_pictures: needs torso = {_FOR_PICTURES}.")
+        if config.standardize_pictures:
+            raise UsageError(f"[network] standardize_pictures: needs torso = {_FOR_PICTURES}.")
         if config.width != 1:
             raise UsageError(f"[network] width: needs torso = {_FOR_PICTURES}.")
         if config.precision == "bfloat16":
@@ -94,6 +101,7 @@ def make_torso(config: NetworkConfig, observation_space: gym.spaces.Box) -> MLP 
         hidden_sizes,
         width=config.width,
         center_pictures=config.center_pictures,
+        standardize_pictures=config.standardize_pictures,
         difference_frames=config.difference_frames,
         dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
         layer_norm=config.layer_norm,

@@ -44,7 +44,8 @@ class ImpalaResNet(PictureTorso):
         shape: (C, H, W) of the pictures.
         hidden_sizes: of the fully connected layers; the paper's is one of 256.
         width: multiplies the paper's 16, 32 and 32 channels.
-        center_pictures, difference_frames, dtype, layer_norm, noisy: as in `PictureTorso`.
+        center_pictures, standardize_pictures, difference_frames: as in `PictureTorso`.
+        dtype, layer_norm, noisy: likewise.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ImpalaResNet(PictureTorso):
         *,
         width: float = 1.0,
         center_pictures: bool = False,
+        standardize_pictures: bool = False,
         difference_frames: bool = False,
         dtype: torch.dtype = torch.float32,
         layer_norm: bool = False,
@@ -74,6 +76,7 @@ class ImpalaResNet(PictureTorso):
             shape,
             hidden_sizes,
             center_pictures=center_pictures,
+            standardize_pictures=standardize_pictures,
             difference_frames=difference_frames,
             dtype=dtype,
             layer_norm=layer_norm,
