@@ -39,6 +39,8 @@ class EvaluationConfig(Table):
     """Chance of a random action in evaluation."""
     sample: bool = False
     """Draw actions from a policy's probabilities, where otherwise the most probable is played."""
+    stop_return: float | None = None
+    """Finish once the mean return of an evaluation is this or more; all steps if left out."""
 
 
 class RecordingConfig(Table):
@@ -245,6 +247,11 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             for problem in error.errors()[:5]
         ]
         raise UsageError("\n".join(lines)) from None
+    if config.evaluation.stop_return is not None and not config.evaluation.period_steps:
+        raise UsageError(
+            "[evaluation] stop_return: does nothing with period_steps = 0, which is no evaluation "
+            "at all; set the agent steps between evaluations, or leave it out."
+        )
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
     return config

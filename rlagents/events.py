@@ -62,6 +62,7 @@ class Evaluated:
     episodes: tuple[PlayedEpisode, ...]
     policy: Policy
     is_best: bool
+    is_enough: bool  # the run ends here, since the return that it was to reach is reached
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class CheckpointDue:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The loop is over: all steps done, or asked to stop."""
+    """The loop is over: all steps done, its return reached, or asked to stop."""
 
     clock: Clock
     state: Literal["finished", "stopped"]

@@ -119,7 +119,7 @@ class Runner:
         return self._episodes
 
     def run(self) -> Iterator[Event]:
-        """Train until all steps are done or somebody asks to stop.
+        """Train until all steps are done, an evaluation is good enough, or somebody asks to stop.
 
         Raises:
             RunFailedError: a loss is no longer finite.
@@ -133,7 +133,7 @@ class Runner:
         try:
             if self._step:  # a stop may have come in an evaluation, even in the last
                 yield from self._due(last=self._step >= total)
-            while self._step < total:
+            while self._step < total and not self._is_enough():
                 if self._should_stop():
                     raise StoppedError("stopped between two steps")
                 yield from self._vector_step()
@@ -258,6 +258,7 @@ class Runner:
             self._next_evaluation = _next_multiple(self._step, period)
             is_best = evaluated.is_best
             yield evaluated
+            last = last or evaluated.is_enough
         period_is_over = self._step >= self._next_checkpoint
         if period_is_over:
             self._next_checkpoint = _next_multiple(self._step, self._config.checkpoint.period_steps)
@@ -286,7 +287,12 @@ class Runner:
         is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
         if is_best:
             self._best = mean
-        return Evaluated(self._clock(), episodes, policy, is_best)
+        return Evaluated(self._clock(), episodes, policy, is_best, self._is_enough())
+
+    def _is_enough(self) -> bool:
+        """Return whether an evaluation has reached the return at which the run is to finish."""
+        goal = self._config.evaluation.stop_return
+        return goal is not None and self._best is not None and self._best >= goal
 
     def _clock(self) -> Clock:
         elapsed = self._wall_time_before + time.monotonic() - self._began

@@ -144,7 +144,7 @@ def resume_run(
         StoppedError: it was asked to stop, and was saved.
     """
     manifest = folder.manifest()
-    overrides = {} if total_steps is None else {"total_steps": total_steps}
+    overrides: dict[str, Any] = {} if total_steps is None else {"total_steps": total_steps}
     config = config_of(folder, manifest, overrides)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
     checkpoint, damage = store.find_intact()
@@ -154,7 +154,17 @@ def resume_run(
             f"so many steps, got {total_steps}."
         )
     # A run that was stopped in its last evaluation has done all its steps and is not finished.
-    if checkpoint.step >= config.total_steps and folder.status().get("state") != "stopped":
+    state = folder.status().get("state")
+    goal = config.evaluation.stop_return
+    if goal is not None and state == "finished" and total_steps is not None:
+        config = config_of(folder, manifest, overrides | {"evaluation.stop_return": None})
+    elif goal is not None and state == "finished" and checkpoint.step < config.total_steps:
+        raise UsageError(
+            f"{folder.directory} is finished: an evaluation reached stop_return = {goal:g} at step "
+            f"{checkpoint.step:,}. To go on all the same: rlagents resume {folder.directory} "
+            f"--total-steps {config.total_steps}"
+        )
+    if checkpoint.step >= config.total_steps and state != "stopped":
         raise UsageError(
             f"{folder.directory} is finished: it has done {checkpoint.step:,} of "
             f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "

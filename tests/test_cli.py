@@ -916,6 +916,30 @@ def test_resume_with_more_steps_goes_on(cli: Cli, own_run: Path) -> None:
     assert run.checkpoint("last").step == 560
 
 
+def test_a_run_that_reached_its_return_is_finished_until_more_steps_are_asked_for(
+    cli: Cli, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    goal = ("--evaluation.stop-return", "1", "--total-steps", "2000")
+    outcome = cli("train", "cartpole-dqn", *tiny, *goal, "--runs-dir", tmp_path, "--name", "a")
+    assert outcome.code == 0, outcome.err
+    assert "enough to finish" in outcome.err
+    run = rlagents.open_run(tmp_path / "a")
+    reached = run.status()["step"]
+    assert reached < 2000
+    assert run.status()["state"] == "finished"
+    outcome = cli("resume", tmp_path / "a")
+    assert outcome.code == 2
+    assert "stop_return = 1" in outcome.err
+    assert f"rlagents resume {tmp_path / 'a'} --total-steps 2000" in outcome.err
+    outcome = cli("resume", tmp_path / "a", "--total-steps", reached + 200)
+    assert outcome.code == 0, outcome.err
+    assert "not exactly" not in outcome.err
+    assert run.status()["step"] == reached + 200
+    outcome = cli("train", "cartpole-dqn", *goal, "--evaluation.period-steps", "0")
+    assert outcome.code == 2
+    assert "[evaluation] stop_return: does nothing with period_steps = 0" in outcome.err
+
+
 @pytest.mark.parametrize("number", ["600", "6e2", "6_00"])
 def test_resume_reads_numbers_as_train_does(cli: Cli, own_run: Path, number: str) -> None:
     outcome = cli("resume", own_run, "--total-steps", number)

@@ -61,7 +61,7 @@ def evaluated(step: int, returns: Sequence[float], *, is_best: bool = False) -> 
         for i, value in enumerate(returns)
     )
     policy = Policy(nn.Identity(), "action values", torch.device("cpu"))
-    return Evaluated(Clock(step, 4 * step, step / 3), episodes, policy, is_best)
+    return Evaluated(Clock(step, 4 * step, step / 3), episodes, policy, is_best, False)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

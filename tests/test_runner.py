@@ -458,6 +458,42 @@ def test_the_best_is_kept_and_of_equals_the_later() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("goal", "last_step"), [(None, 50), (4.0, 50), (3.0, 40), (2.0, 30), (1.5, 30), (0.5, 10)]
+)
+def test_an_evaluation_that_is_good_enough_ends_the_run(goal: float | None, last_step: int) -> None:
+    config = make_config(
+        total_steps=50,
+        evaluation__period_steps=10,
+        evaluation__episodes=2,
+        evaluation__stop_return=goal,
+        checkpoint__period_steps=1_000,
+    )
+    runner = make_runner(config, ScriptedEnv([[100]]), returns=[1.0, 0.5, 2.0, 3.0, 2.0])
+    events = list(runner.run())
+    assert steps_of(events, Evaluated) == list(range(10, last_step + 1, 10))
+    assert [event.is_enough for event in of_kind(events, Evaluated)][:-1].count(True) == 0
+    assert of_kind(events, Evaluated)[-1].is_enough == (goal is not None and goal <= 3)
+    last = of_kind(events, CheckpointDue)[-1]
+    assert (last.clock.step, last.reason) == (last_step, "end")
+    assert events[-1] == RunEnded(events[-1].clock, "finished")
+
+
+def test_a_run_that_reached_its_return_does_not_go_on_when_it_is_brought_back(
+    tmp_path: Path,
+) -> None:
+    keys: dict[str, object] = {"evaluation__stop_return": 2.0, "evaluation__period_steps": 10}
+    first = make_runner(make_config(total_steps=50, **keys), ScriptedEnv([[100]]), returns=[2.0])
+    for event in first.run():  # killed before it could say that it is finished
+        if isinstance(event, CheckpointDue):
+            event.write(tmp_path, True)
+            break
+    second = make_runner(make_config(total_steps=50, **keys), ScriptedEnv([[100]]))
+    assert second.load(tmp_path) is None
+    assert isinstance(list(second.run())[-1], RunEnded)
+    assert second.step == 10
+
+
 def test_an_evaluation_comes_before_the_checkpoint_of_its_step() -> None:
     config = make_config(total_steps=20, evaluation__period_steps=10, checkpoint__period_steps=10)
     events = list(make_runner(config, ScriptedEnv([[100]])).run())

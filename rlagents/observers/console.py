@@ -73,10 +73,11 @@ class ConsoleObserver:
             case Evaluated(clock, episodes):
                 returns = [episode.episodic_return for episode in episodes]
                 self._evaluation = f"{np.mean(returns):.2f} at step {clock.step:,}"
-                best = ", the best so far" if event.is_best else ""
+                note = ", the best so far" if event.is_best else ""
+                note += " and enough to finish" if event.is_enough else ""
                 self._say(
                     f"step {clock.step:>9,}  evaluation over {len(returns)} episodes: mean return "
-                    f"{np.mean(returns):.2f} (from {min(returns):g} to {max(returns):g}){best}"
+                    f"{np.mean(returns):.2f} (from {min(returns):g} to {max(returns):g}){note}"
                 )
             case CheckpointDue(clock, reason) if reason == "stop":
                 self._say(
