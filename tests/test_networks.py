@@ -19,6 +19,7 @@ from rlagents.networks import (
     make_torso,
     resolve_precision,
 )
+from rlagents.networks.convolutions import FirstConv2d
 from rlagents.networks.impala import ImpalaResNet, ResidualBlock
 from rlagents.networks.nature import NatureCNN
 from rlagents.networks.noisy import NoisyLinear, draw_noise, has_noise
@@ -705,3 +706,21 @@ def test_resolving_keeps_every_other_setting() -> None:
     given = config(precision="auto", width=0.5, hidden_sizes=[7], difference_frames=True)
     resolved = resolve_precision(given, "cpu")
     assert resolved.model_dump(exclude={"precision"}) == given.model_dump(exclude={"precision"})
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_the_first_convolution_has_the_gradients_of_any_other(channels: int) -> None:
+    torch.manual_seed(channels)
+    first = FirstConv2d(channels, 5, kernel_size=(4, 3), stride=(2, 1))
+    plain = nn.Conv2d(channels, 5, kernel_size=(4, 3), stride=(2, 1))
+    plain.load_state_dict(first.state_dict())
+    seen = torch.rand(3, channels, 11, 12)
+    scale = torch.rand(3, 5, 4, 10)
+    for layer in (first, plain):
+        (layer(seen) * scale).square().sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(first(seen), plain(seen), rtol=0, atol=0)
+    assert first.weight.grad is not None
+    assert first.bias is not None
+    torch.testing.assert_close(first.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-4)
+    assert plain.bias is not None
+    torch.testing.assert_close(first.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-4)

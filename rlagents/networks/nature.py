@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from rlagents.networks.convolutions import FirstConv2d
 from rlagents.networks.pictures import PictureTorso, in_channels
 from rlagents.networks.torsos import initialize
 
@@ -37,7 +38,7 @@ class NatureCNN(PictureTorso):
     ) -> None:
         first, second, third = (round(number * width) for number in (32, 64, 64))
         convolutions = nn.Sequential(
-            nn.Conv2d(in_channels(shape, difference_frames), first, kernel_size=8, stride=4),
+            FirstConv2d(in_channels(shape, difference_frames), first, kernel_size=8, stride=4),
             nn.ReLU(),
             nn.Conv2d(first, second, kernel_size=4, stride=2),
             nn.ReLU(),
