@@ -39,7 +39,7 @@ class EvaluationConfig(Table):
     """Chance of a random action in evaluation."""
     sample: bool = False
     """Draw actions from a policy's probabilities, where otherwise the most probable is played."""
-    stop_return: float | None = None
+    stop_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Finish once the mean return of an evaluation is this or more; all steps if left out."""
 
 

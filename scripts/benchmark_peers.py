@@ -152,12 +152,8 @@ def make_jobs(options: argparse.Namespace) -> tuple[OursJob, PeerJob]:
     batch_size: int = getattr(config.replay, "batch_size", 0)
     period: int = getattr(config.agent, "update_period_steps", 0)
     learning_starts: int = options.learning_starts or getattr(config.agent, "learning_starts", 0)
-    change: int | None = getattr(config.agent, "update_period_change_step", None)
-    if change is not None and change < learning_starts + options.warm_up + options.steps:
-        fail(
-            f"--set: updates change their period at step {change}, while it is measured; set "
-            "agent.update_period_change_step to a later one."
-        )
+    if getattr(config.agent, "late_return", None) is not None:
+        overrides["agent.late_return"] = 1e12  # the period stays what it is while it is measured
     peer = PEERS[options.peer]
     num_envs: int = options.peer_envs or peer.num_envs
     peer_batch_size: int = options.peer_batch_size or peer.batch_size

@@ -252,24 +252,50 @@ def test_updates_are_owed_per_agent_step(
     assert done == expected
 
 
-def test_the_update_period_changes_at_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make_agent(
-        4,
-        learning_starts=20,
-        update_period_steps=2,
-        update_period_end=16,
-        update_period_change_step=40,
-    )
+def score(agent: DQN, returns: list[float]) -> None:
+    """Observe episodes of one vector step each, one for each environment."""
+    nothing = np.zeros((len(returns), 3), dtype=np.float32)
+    over = np.ones(len(returns), dtype=np.bool_)
+    action = np.zeros(len(returns), dtype=np.int64)
+    reward = np.array(returns, dtype=np.float32)
+    agent.observe(Transition(nothing, action, reward, nothing, over, over))
+
+
+def test_good_play_changes_learning_rate_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = {"late_return": 3.0, "late_learning_rate": 1e-4, "late_update_period_steps": 16}
+    agent = make_agent(4, learning_starts=20, update_period_steps=2, learning_rate=0.5, **late)
     updates = count_updates(agent, monkeypatch)
     found = []
-    for step in range(1, 23):
-        feed(agent, 1, num_envs=4)
+    for returns in [[2.0] * 4] * 5 + [[7.0, 2, 2, 2]] * 5 + [[-9.0] * 4] * 6:
+        score(agent, returns)
         before = len(updates)
         agent.learn()
         found.append(len(updates) - before)
-        assert agent.update_period == (2 if 4 * step < 40 else 16)
-        assert agent.gauges()["charts/update_period"] == agent.update_period
-    assert found == [0] * 4 + [2] * 5 + [0, 0, 0, 1] * 3 + [0]
+        gauges = agent.gauges()
+        assert gauges["charts/update_period"] == (2 if len(found) < 9 else 16)
+        assert gauges["charts/learning_rate"] == (0.5 if len(found) < 9 else 1e-4)
+    # The mean of 20 is 3 with the ninth step's episodes: four times 7 among sixteen times 2.
+    assert found == [0] * 4 + [2] * 4 + [0, 0, 0, 1] * 2
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_being_late_is_saved(tmp_path: Path, pipelined: bool) -> None:
+    late = {"late_return": 3.0, "late_learning_rate": 1e-4, "pipelined": pipelined}
+    agent, other = make_agent(4, **late), make_agent(4, **late)
+    for _ in range(3):
+        score(agent, [4.0] * 4)
+    agent.save(tmp_path)
+    other.load(tmp_path)
+    for it in (agent, other):
+        score(it, [4.0] * 4)
+        assert it.learning_rate > 1e-4  # 16 episodes
+        score(it, [4.0] * 4)
+        assert it.learning_rate == 1e-4
+    (tmp_path / "b").mkdir()
+    other.save(tmp_path / "b")
+    third = make_agent(4, **late)
+    third.load(tmp_path / "b")
+    assert third.learning_rate == 1e-4
 
 
 def test_updates_owed_are_paid_together() -> None:
@@ -506,8 +532,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "rmsprop_decay": {"optimizer": "rmsprop"},
     "rmsprop_epsilon": {"optimizer": "rmsprop"},
     "target_tau": SOFT,
-    "update_period_end": {"update_period_change_step": 40, "update_period_end": 2},
-    "update_period_change_step": {"update_period_change_step": 10, "update_period_end": 8},
+    "late_return": {"late_return": 1e6, "late_update_period_steps": 8},
+    "late_learning_rate": {"late_return": -1e6, "late_update_period_steps": 8},
+    "late_update_period_steps": {"late_return": -1e6, "late_learning_rate": 1e-3},
     **{
         key: {"loss": "categorical", "value_min": -1.0, "value_max": 1.0}
         for key in ("num_atoms", "value_min", "value_max")
@@ -528,8 +555,9 @@ CHANGES: dict[str, Any] = {
     "double": True,
     "learning_starts": 24,
     "update_period_steps": 4,
-    "update_period_end": 8,
-    "update_period_change_step": 60,
+    "late_return": -1e6,
+    "late_learning_rate": 1e-4,
+    "late_update_period_steps": 16,
     "target_period_steps": 12,
     "epsilon_start": 0.5,
     "epsilon_end": 0.9,
@@ -558,10 +586,10 @@ OF_PRIORITIZED: dict[str, Any] = {
 }
 
 
-def outcome(**options: Any) -> tuple[list[list[int]], float]:
+def outcome(steps: int = 80, **options: Any) -> tuple[list[list[int]], float]:
     """Return the actions of a short training and a number that depends on all weights."""
     agent = make_agent(**options)
-    actions, _ = drive(agent, Stream(2), 80)
+    actions, _ = drive(agent, Stream(2), steps)
     observations = np.random.default_rng(8).normal(size=(20, 3)).astype(np.float32)
     return actions, float(np.abs(agent.policy().values(observations)).mean())
 
@@ -569,8 +597,9 @@ def outcome(**options: Any) -> tuple[list[list[int]], float]:
 @pytest.mark.parametrize("option", [*CHANGES])
 def test_every_option_changes_what_is_learned(option: str) -> None:
     beside = BESIDE.get(option, {})
-    _, before = outcome(**beside)
-    _, after = outcome(**beside | {option: CHANGES[option]})
+    steps = 160 if option.startswith("late_") else 80  # 20 episodes come before it is late
+    _, before = outcome(steps, **beside)
+    _, after = outcome(steps, **beside | {option: CHANGES[option]})
     assert abs(after - before) > 1e-3 * before
 
 
@@ -948,8 +977,9 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"rmsprop_epsilon": 0.1}, 'rmsprop_epsilon.*set optimizer = "rmsprop"'),
         ({"learning_rate_end": 0.1}, "learning_rate_end: needs learning_rate_decay_steps"),
         ({"learning_rate_decay_steps": 9}, "learning_rate_decay_steps: needs learning_rate_end"),
-        ({"update_period_end": 9}, "update_period_end: needs update_period_change_step"),
-        ({"update_period_change_step": 9}, "update_period_change_step: needs update_period_end"),
+        ({"late_update_period_steps": 9}, "late_update_period_steps: needs late_return"),
+        ({"late_learning_rate": 0.1}, "late_learning_rate: needs late_return"),
+        ({"late_return": 9.0}, "late_return: needs late_learning_rate or late_update_period_steps"),
         ({"target_tau": 0.1}, "target_tau.*target_period_steps = 30 would do nothing.*10000"),
     ],
 )

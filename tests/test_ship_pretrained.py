@@ -165,18 +165,12 @@ def test_the_command_names_what_differs_from_the_recipe(
 
 def test_what_a_run_left_out_and_the_recipe_sets_needs_a_command(script: ModuleType) -> None:
     tables, _ = read_config("pong-dqn")
-    assert tables["agent"]["update_period_end"]
-    agent = {
-        key: value
-        for key, value in tables["agent"].items()
-        if key not in ("update_period_end", "update_period_change_step")
-    }
+    assert tables["agent"]["late_return"]
+    agent = {key: value for key, value in tables["agent"].items() if not key.startswith("late_")}
     config = build_config(tables | {"agent": agent}, {"device": "cpu"}, "pong-dqn")
     env = resolve_env_config(config.env, find_env(config.env.id))
     config = config.model_copy(update={"env": env})
-    with pytest.raises(
-        rlagents.UsageError, match=r"left agent.update_period_end, .* say with --com"
-    ):
+    with pytest.raises(rlagents.UsageError, match=r"left agent.late_return, .* say with --com"):
         script.training_command(config, "pong-dqn")
 
 

@@ -69,7 +69,7 @@ from rlagents.replay import (
     footprint,
     make_replay,
 )
-from rlagents.schedules import LinearSchedule
+from rlagents.schedules import LinearSchedule, Milestone
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
@@ -114,10 +114,12 @@ class DQNConfig(Table):
     """Agent steps before the first update, so that replay holds some experience."""
     update_period_steps: Count = 4
     """Agent steps for each update."""
-    update_period_end: Count | None = None
-    """Agent steps for each update in the end, with update_period_change_step."""
-    update_period_change_step: Count | None = None
-    """The agent step from which on it is update_period_end."""
+    late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    """Mean return of 20 training episodes from which on the late_ keys hold."""
+    late_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The step size once late_return is reached."""
+    late_update_period_steps: Count | None = None
+    """Agent steps for each update once late_return is reached."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
     target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -271,6 +273,7 @@ class DQN(Agent):
         self._learn_after = config.learning_starts  # later after resuming without replay
         self._owed_steps = 0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
+        self._late = Milestone(config.late_return, num_envs)
 
     @classmethod
     def from_config(
@@ -372,6 +375,8 @@ class DQN(Agent):
     def learning_rate(self) -> float:
         """The optimizer's step size now."""
         config = self._config
+        if self._late.reached and config.late_learning_rate is not None:
+            return config.late_learning_rate
         if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
             return config.learning_rate
         return LinearSchedule(
@@ -382,10 +387,9 @@ class DQN(Agent):
     def update_period(self) -> int:
         """Agent steps for each update now."""
         config = self._config
-        if config.update_period_end is None or config.update_period_change_step is None:
-            return config.update_period_steps
-        changed = self._steps >= config.update_period_change_step
-        return config.update_period_end if changed else config.update_period_steps
+        if self._late.reached and config.late_update_period_steps is not None:
+            return config.late_update_period_steps
+        return config.update_period_steps
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -400,6 +404,7 @@ class DQN(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Put a step of every environment into replay."""
+        self._late.observe(transition.reward, transition.episode_over)
         if self._config.clip_rewards:
             transition = transition._replace(reward=np.sign(transition.reward))
         if self._config.reset_return_at_score:
@@ -552,13 +557,15 @@ class DQN(Agent):
     def interrupt(self) -> None:
         """Close the running episodes in replay."""
         self._replay.interrupt()
+        self._late.interrupt()
 
     def gauges(self) -> dict[str, float]:
         """Return epsilon, and what else changes: the learning rate, prioritized replay's beta."""
         gauges = {"charts/epsilon": self.epsilon}
-        if self._config.learning_rate_end is not None:
+        config = self._config
+        if config.learning_rate_end is not None or config.late_learning_rate is not None:
             gauges["charts/learning_rate"] = self.learning_rate
-        if self._config.update_period_end is not None:
+        if config.late_update_period_steps is not None:
             gauges["charts/update_period"] = self.update_period
         if isinstance(self._replay, PrioritizedReplay):
             gauges["charts/importance_exponent"] = self._replay.importance.at(self._steps)
@@ -580,6 +587,7 @@ class DQN(Agent):
             "owed_steps": self._owed_steps,
             "learn_after": self._learn_after,
             "steps_since_target": self._steps_since_target,
+            "late": self._late.state(),
             "exploration": storage.generator_state(self._exploration),
             "sampling": storage.generator_state(self._replay_generator),
         }
@@ -604,6 +612,7 @@ class DQN(Agent):
         self._steps = state["steps"]
         self._owed_steps = state["owed_steps"]
         self._steps_since_target = state["steps_since_target"]
+        self._late.set_state(state["late"])
         storage.set_generator_state(self._exploration, state["exploration"])
         storage.set_generator_state(self._replay_generator, state["sampling"])
         if self._noise is not None and self._learning_noise is not None:
@@ -711,13 +720,18 @@ def _refuse_idle_options(table: DQNConfig) -> None:
             f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
             "set them to the least and the largest return that can come."
         )
-    for end, steps in (
-        ("learning_rate_end", "learning_rate_decay_steps"),
-        ("update_period_end", "update_period_change_step"),
-    ):
-        if changed(end) != changed(steps):
-            given, missing = (end, steps) if changed(end) else (steps, end)
-            raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
+    end, steps = "learning_rate_end", "learning_rate_decay_steps"
+    if changed(end) != changed(steps):
+        given, missing = (end, steps) if changed(end) else (steps, end)
+        raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
+    late = [key for key in ("late_learning_rate", "late_update_period_steps") if changed(key)]
+    if late and table.late_return is None:
+        raise UsageError(f"[agent] {late[0]}: needs late_return beside it, the return to reach.")
+    if table.late_return is not None and not late:
+        raise UsageError(
+            "[agent] late_return: needs late_learning_rate or late_update_period_steps beside it, "
+            "what is to change then."
+        )
     if table.target_tau is not None and changed("target_period_steps"):
         default = DQNConfig.model_fields["target_period_steps"].default
         raise UsageError(
