@@ -109,7 +109,8 @@ def _make_parser() -> _Parser:
         type=_count,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="agent steps in all, 1 or more (default: as the run was begun with)",
+        help="agent steps in all, 1 or more, whatever stop_return an evaluation has reached "
+        "(default: as the run was begun with)",
     )
     _add_profile(resume)
 

@@ -415,6 +415,12 @@ class Runner:
         return None
 
 
+def has_reached(directory: Path, goal: float) -> bool:
+    """Return whether an evaluation had reached a return when `save` wrote to a directory."""
+    best = json.loads((directory / "runner.json").read_text())["best"]
+    return best is not None and best >= goal
+
+
 def _next_multiple(step: int, period: int) -> int:
     """Return the smallest multiple of `period` above `step`."""
     return (step // period + 1) * period

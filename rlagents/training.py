@@ -34,7 +34,7 @@ from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.profile import Profile, Timer, as_dict, no_timer, table
 from rlagents.run import RunFolder, write_json
-from rlagents.runner import Runner
+from rlagents.runner import Runner, has_reached
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
 from rlagents.types import Footprint
@@ -137,9 +137,11 @@ def resume_run(
 ) -> RunFolder:
     """Go on with a run from its last intact checkpoint, for `total_steps` in all.
 
+    A run that has reached its `stop_return` goes on without one, if `total_steps` are given.
+
     Raises:
-        UsageError: it has no intact checkpoint, all its steps are done, or `total_steps` are fewer
-            than are done.
+        UsageError: it has no intact checkpoint, all its steps are done, its `stop_return` is
+            reached and no `total_steps` are given, or these are fewer than are done.
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved.
     """
@@ -156,14 +158,15 @@ def resume_run(
     # A run that was stopped in its last evaluation has done all its steps and is not finished.
     state = folder.status().get("state")
     goal = config.evaluation.stop_return
-    if goal is not None and state == "finished" and total_steps is not None:
-        config = config_of(folder, manifest, overrides | {"evaluation.stop_return": None})
-    elif goal is not None and state == "finished" and checkpoint.step < config.total_steps:
+    reached = goal is not None and has_reached(checkpoint.directory, goal)
+    if reached and total_steps is None:
         raise UsageError(
             f"{folder.directory} is finished: an evaluation reached stop_return = {goal:g} at step "
             f"{checkpoint.step:,}. To go on all the same: rlagents resume {folder.directory} "
-            f"--total-steps {config.total_steps}"
+            f"--total-steps {max(config.total_steps, checkpoint.step * 2)}"
         )
+    if reached:
+        config = config_of(folder, manifest, overrides | {"evaluation.stop_return": None})
     if checkpoint.step >= config.total_steps and state != "stopped":
         raise UsageError(
             f"{folder.directory} is finished: it has done {checkpoint.step:,} of "
@@ -176,6 +179,8 @@ def resume_run(
     needed = parts.footprint.memory_at_least
     if needed > parts.free_memory:  # no refusal: it has worked here, or can work nowhere else
         console.say(f"warning: {_too_much(needed, parts.free_memory)}")
+    if reached:
+        console.say(f"stop_return = {goal:g} has been reached and no longer counts")
     if damage is not None:
         console.say(f"warning: {damage}; going on from {checkpoint.directory}")
     changed = [

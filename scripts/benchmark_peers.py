@@ -153,7 +153,7 @@ def make_jobs(options: argparse.Namespace) -> tuple[OursJob, PeerJob]:
     period: int = getattr(config.agent, "update_period_steps", 0)
     learning_starts: int = options.learning_starts or getattr(config.agent, "learning_starts", 0)
     if getattr(config.agent, "late_return", None) is not None:
-        overrides["agent.late_return"] = 1e12  # the period stays what it is while it is measured
+        overrides["agent.late_return"] = 1e12  # what changes then does not change in between
     peer = PEERS[options.peer]
     num_envs: int = options.peer_envs or peer.num_envs
     peer_batch_size: int = options.peer_batch_size or peer.batch_size

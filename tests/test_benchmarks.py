@@ -68,6 +68,7 @@ def test_options_reach_the_jobs() -> None:
 
 def test_learning_starts_where_the_recipe_says() -> None:
     ours, theirs = jobs(*EIGHT, "--set", "agent.learning_starts=1234")
+    assert ours.overrides["agent.late_return"] == 1e12  # as if it never played well
     assert ours.learning_starts == theirs.learning_starts == 1234
 
 

@@ -934,10 +934,24 @@ def test_a_run_that_reached_its_return_is_finished_until_more_steps_are_asked_fo
     outcome = cli("resume", tmp_path / "a", "--total-steps", reached + 200)
     assert outcome.code == 0, outcome.err
     assert "not exactly" not in outcome.err
+    assert "stop_return = 1 has been reached and no longer counts" in outcome.err
     assert run.status()["step"] == reached + 200
     outcome = cli("train", "cartpole-dqn", *goal, "--evaluation.period-steps", "0")
     assert outcome.code == 2
     assert "[evaluation] stop_return: does nothing with period_steps = 0" in outcome.err
+
+
+def test_a_return_that_was_not_reached_still_counts_when_more_steps_are_asked_for(
+    cli: Cli, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    goal = ("--evaluation.stop-return", "1e6")
+    outcome = cli("train", "cartpole-dqn", *tiny, *goal, "--runs-dir", tmp_path, "--name", "a")
+    assert outcome.code == 0, outcome.err
+    outcome = cli("resume", tmp_path / "a", "--total-steps", "488")
+    assert outcome.code == 0, outcome.err
+    assert "no longer counts" not in outcome.err
+    config = rlagents.open_run(tmp_path / "a").config
+    assert (config.total_steps, config.evaluation.stop_return) == (488, 1e6)
 
 
 @pytest.mark.parametrize("number", ["600", "6e2", "6_00"])

@@ -278,9 +278,8 @@ def test_good_play_changes_learning_rate_and_period(monkeypatch: pytest.MonkeyPa
     assert found == [0] * 4 + [2] * 4 + [0, 0, 0, 1] * 2
 
 
-@pytest.mark.parametrize("pipelined", [False, True])
-def test_being_late_is_saved(tmp_path: Path, pipelined: bool) -> None:
-    late = {"late_return": 3.0, "late_learning_rate": 1e-4, "pipelined": pipelined}
+def test_being_late_is_saved(tmp_path: Path) -> None:
+    late = {"late_return": 3.0, "late_learning_rate": 1e-4}
     agent, other = make_agent(4, **late), make_agent(4, **late)
     for _ in range(3):
         score(agent, [4.0] * 4)
@@ -778,14 +777,16 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
         NOISY | {"dueling": True},
         {"optimizer": "rmsprop", "loss": "mse"},
         SOFT | {"target_tau": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
+        {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
     ],
 )
 def test_a_saved_agent_goes_on_bit_for_bit(
     tmp_path: Path, steps: int, options: dict[str, Any]
 ) -> None:
     options = {"double": True, "n_step": 2, **options}
-    agent, stream = make_agent(**options), Stream(2)
+    agent, stream = make_agent(**options), Stream(2, end=0.2)
     drive(agent, stream, steps)
+    assert not agent._late.reached  # that takes 20 episodes
     agent.save(tmp_path)
     other, same_stream = make_agent(**options, seed=99), copy.deepcopy(stream)
     other.load(tmp_path)
@@ -797,8 +798,10 @@ def test_a_saved_agent_goes_on_bit_for_bit(
         assert actions == same_actions
         assert metrics == same_metrics
         assert agent.epsilon == other.epsilon
+        assert agent.learning_rate == other.learning_rate
         assert equal(weights(agent._network), weights(other._network))
         assert equal(weights(agent._target), weights(other._target))
+    assert agent._late.reached == other._late.reached == ("late_return" in options and steps > 4)
 
 
 def test_saving_changes_nothing(tmp_path: Path) -> None:

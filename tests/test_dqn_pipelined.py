@@ -25,6 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
     NOISY | {"dueling": True},
     SOFT | {"target_tau": 0.05},
     {"update_period_steps": 5, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
+    {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
 ]
 
 
@@ -123,7 +124,7 @@ def test_the_first_update_is_a_step_later() -> None:
 def test_a_saved_agent_goes_on_bit_for_bit(
     tmp_path: Path, steps: int, options: dict[str, Any]
 ) -> None:
-    agent, stream = pipelined(**options), Stream(2)
+    agent, stream = pipelined(**options), Stream(2, end=0.3)  # 20 episodes in about 33 steps
     drive(agent, stream, steps)
     agent.save(tmp_path)
     other, same_stream = pipelined(**options, seed=99), copy.deepcopy(stream)

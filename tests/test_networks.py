@@ -724,3 +724,34 @@ def test_the_first_convolution_has_the_gradients_of_any_other(channels: int) -> 
     torch.testing.assert_close(first.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-4)
     assert plain.bias is not None
     torch.testing.assert_close(first.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "faster"), [(1, True), (2, True), (3, False), (4, False)])
+def test_the_first_convolution_pads_where_that_is_faster(channels: int, faster: bool) -> None:
+    torso = NatureCNN((channels, 84, 84))
+    first = torso.convolutions[0]
+    assert isinstance(first, FirstConv2d)
+    seen = torch.rand(2, channels, 84, 84)
+
+    def padded(pictures: Tensor) -> bool:
+        function = first(pictures).grad_fn
+        assert function is not None
+        return function.name() == "_ConvolveBackward"
+
+    assert padded(seen) == faster
+    assert not padded(seen.clone().requires_grad_())  # whose own gradient somebody wants
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not padded(seen)
+        assert first(seen).dtype == torch.bfloat16
+    with torch.no_grad():
+        assert first(seen).grad_fn is None
+
+
+def test_the_noise_of_an_empty_picture_stays_small() -> None:
+    torso = NatureCNN((4, 84, 84), standardize_pictures=True)
+    given: list[Tensor] = []
+    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    seen = torch.full((1, *SCREEN.shape), 87, dtype=torch.uint8)
+    seen[0, 0, 5, 5] = 88
+    torso(seen)
+    assert given[0].max().item() == pytest.approx(1 / 255 / 0.01, rel=0.01)

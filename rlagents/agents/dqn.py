@@ -115,9 +115,9 @@ class DQNConfig(Table):
     update_period_steps: Count = 4
     """Agent steps for each update."""
     late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
-    """Mean return of 20 training episodes from which on the late_ keys hold."""
+    """Once the last 20 training episodes have this mean return, the late_ keys hold for good."""
     late_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The step size once late_return is reached."""
+    """The step size once late_return is reached, in place of learning_rate and its schedule."""
     late_update_period_steps: Count | None = None
     """Agent steps for each update once late_return is reached."""
     target_period_steps: Count = 10_000

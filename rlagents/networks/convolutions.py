@@ -17,7 +17,24 @@ _FAST_CHANNELS = 3
 
 
 class FirstConv2d(nn.Conv2d):
-    """`nn.Conv2d` for pictures, which need no gradient of their own: [B, C, H, W] float32."""
+    """`nn.Conv2d` for [B, C, H, W] pictures, which need no gradient of their own.
+
+    Args:
+        in_channels: C.
+        out_channels: of the output.
+        kernel_size: rows and columns, or one number for both.
+        stride: likewise.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return what `nn.Conv2d` returns."""
@@ -25,6 +42,7 @@ class FirstConv2d(nn.Conv2d):
             input.device.type == "cpu"
             and input.dtype == torch.float32
             and self.in_channels < _FAST_CHANNELS
+            and not input.requires_grad
             and not torch.is_autocast_enabled("cpu")
         )
         if not faster:

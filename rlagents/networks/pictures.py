@@ -23,10 +23,10 @@ class PictureTorso(nn.Module):
         center_pictures: subtract its mean brightness from each picture. A bright background is
             common to all that the network sees; early gradients against it can push every filter
             of the first layer below zero for good.
-        standardize_pictures: the same, and divide by the standard deviation that is left. Where
-            small things move over a plain background, their pixels are a hundredth of all, and
-            what the convolutions are given has a standard deviation of 0.03 (Pong) without it, far
-            from the 1 that their initial weights are scaled for.
+        standardize_pictures: the same for each frame or colour, and divide by the standard
+            deviation that is left. Where small things move over a plain background, without it the
+            convolutions are given a standard deviation of 0.03 (Pong), far from the 1 that their
+            initial weights are scaled for.
         difference_frames: give the convolutions C - 1 differences in place of C frames.
         dtype: what the convolutions compute in; what follows is float32.
         layer_norm, noisy: of the fully connected layers, as in `MLP`.
@@ -68,7 +68,7 @@ class PictureTorso(nn.Module):
         if self._standardize_pictures:
             # torch.std computes the same, and took 50 times as long.
             deviation = torch.linalg.vector_norm(pixels, dim=(2, 3), keepdim=True)  # [B, C, 1, 1]
-            deviation /= math.sqrt(pixels[0, 0].numel())
+            deviation /= math.sqrt(pixels.shape[2] * pixels.shape[3])
             pixels /= deviation.clamp_(min=_LEAST_DEVIATION)
         lower = self._dtype != torch.float32
         with torch.autocast(observation.device.type, self._dtype, enabled=lower):

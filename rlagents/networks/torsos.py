@@ -26,7 +26,7 @@ class NetworkConfig(Table):
     center_pictures: bool = False
     """Subtract its mean brightness from each picture, so that a bright background adds nothing."""
     standardize_pictures: bool = False
-    """Center each picture and divide by its standard deviation, so that small things count."""
+    """Center each frame and divide by its standard deviation, so that small things count."""
     difference_frames: bool = False
     """Subtract each frame of a stack from the next, so that the network sees what moved."""
     layer_norm: bool = False
