@@ -40,7 +40,9 @@ class EvaluationConfig(Table):
     sample: bool = False
     """Draw actions from a policy's probabilities, where otherwise the most probable is played."""
     stop_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
-    """Finish once the mean return of an evaluation is this or more; all steps if left out."""
+    """Finish once the mean return of an evaluation is this or more; else after all steps."""
+    stop_episodes: Count | None = None
+    """First go on evaluating until so many episodes have that mean, if these are more."""
 
 
 class RecordingConfig(Table):
@@ -247,10 +249,9 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             for problem in error.errors()[:5]
         ]
         raise UsageError("\n".join(lines)) from None
-    if config.evaluation.stop_return is not None and not config.evaluation.period_steps:
+    if config.evaluation.stop_episodes is not None and config.evaluation.stop_return is None:
         raise UsageError(
-            "[evaluation] stop_return: does nothing with period_steps = 0, which is no evaluation "
-            "at all; set the agent steps between evaluations, or leave it out."
+            "[evaluation] stop_episodes: needs stop_return beside it, the mean return to reach."
         )
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)

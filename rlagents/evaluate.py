@@ -20,7 +20,7 @@ from rlagents.errors import StoppedError
 from rlagents.statistics import bootstrap_interval, interquartile_mean
 from rlagents.types import Array, FloatArray, IntArray
 
-MAX_ENVS = 10  # environments that an evaluation plays at once
+_MAX_ENVS = 10  # environments that an evaluation plays at once, where training has no more
 _CHOICE = 3  # the purpose of an episode's own generator
 
 
@@ -114,6 +114,11 @@ class Chooser:
             cumulative = values.astype(np.float64).cumsum()
             return int((cumulative <= self._generator.random() * cumulative[-1]).sum())
         return int(values.argmax())
+
+
+def num_eval_envs(episodes: int, num_envs: int) -> int:
+    """Return how many environments play so many episodes, where training has `num_envs`."""
+    return min(episodes, max(num_envs, _MAX_ENVS))
 
 
 def play_episodes(

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from rlagents import seeding
-from rlagents.agents.base import Agent
+from rlagents.agents.base import Agent, Policy
 from rlagents.config import RunConfig
 from rlagents.envs import VectorEnv
 from rlagents.errors import RunFailedError, StoppedError
-from rlagents.evaluate import MAX_ENVS, play_episodes
+from rlagents.evaluate import PlayedEpisode, num_eval_envs, play_episodes
 from rlagents.events import (
     CheckpointDue,
     Clock,
@@ -269,25 +269,40 @@ class Runner:
     def _evaluate(self) -> Evaluated:
         config = self._config.evaluation
         if self._eval_env is None:
-            self._eval_env = self._make_eval_env(min(config.episodes, MAX_ENVS))
-        seeds = [
-            seeding.episode_seed(self._config.seed, "selection", index)
-            for index in range(config.episodes)
-        ]
+            number = num_eval_envs(config.episodes, self._config.env.num_envs)
+            self._eval_env = self._make_eval_env(number)
         policy = self._agent.policy()
-        episodes = play_episodes(
-            policy,
-            self._eval_env,
-            seeds,
-            epsilon=config.epsilon,
-            sample=config.sample,
-            should_stop=self._should_stop,
-        )
-        mean = float(np.mean([episode.episodic_return for episode in episodes]))
+        episodes = self._play(policy, 0, config.episodes)
+        if config.stop_return is not None and config.stop_episodes is not None:
+            # Few episodes may all go well by chance. More take time, so they are played only as
+            # long as they may end the run.
+            while (
+                _mean_return(episodes) >= config.stop_return
+                and len(episodes) < config.stop_episodes
+            ):
+                more = min(config.episodes, config.stop_episodes - len(episodes))
+                episodes += self._play(policy, len(episodes), more)
+        mean = _mean_return(episodes)
         is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
         if is_best:
             self._best = mean
         return Evaluated(self._clock(), episodes, policy, is_best, self._is_enough())
+
+    def _play(self, policy: Policy, first: int, number: int) -> tuple[PlayedEpisode, ...]:
+        """Play `number` of the episodes that choose the best checkpoint, from `first` on."""
+        assert self._eval_env is not None
+        config = self._config.evaluation
+        return play_episodes(
+            policy,
+            self._eval_env,
+            [
+                seeding.episode_seed(self._config.seed, "selection", index)
+                for index in range(first, first + number)
+            ],
+            epsilon=config.epsilon,
+            sample=config.sample,
+            should_stop=self._should_stop,
+        )
 
     def _is_enough(self) -> bool:
         """Return whether an evaluation has reached the return at which the run is to finish."""
@@ -419,6 +434,10 @@ def has_reached(directory: Path, goal: float) -> bool:
     """Return whether an evaluation had reached a return when `save` wrote to a directory."""
     best = json.loads((directory / "runner.json").read_text())["best"]
     return best is not None and best >= goal
+
+
+def _mean_return(episodes: Sequence[PlayedEpisode]) -> float:
+    return float(np.mean([episode.episodic_return for episode in episodes]))
 
 
 def _next_multiple(step: int, period: int) -> int:

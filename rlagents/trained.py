@@ -17,7 +17,7 @@ from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
 from rlagents.envs import Player, VectorEnv, find_env, make_player, make_vector_env
 from rlagents.errors import RLAgentsError, UsageError
-from rlagents.evaluate import MAX_ENVS, Evaluation, play_episodes
+from rlagents.evaluate import Evaluation, num_eval_envs, play_episodes
 from rlagents.recording import record_evaluation
 from rlagents.spaces import rebuild_space
 
@@ -78,7 +78,8 @@ class TrainedAgent:
         seed = self.config.seed if seed is None else seed
         if seed < 0:
             raise UsageError(f"--seed: expected 0 or more, got {seed}.")
-        env = make_vector_env(find_env(self.config.env.id), self.config.env, min(count, MAX_ENVS))
+        number = num_eval_envs(count, self.config.env.num_envs)
+        env = make_vector_env(find_env(self.config.env.id), self.config.env, number)
         with playing(env, self.config.env.id):
             played = play_episodes(
                 policy,

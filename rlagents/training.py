@@ -166,7 +166,8 @@ def resume_run(
             f"--total-steps {max(config.total_steps, checkpoint.step * 2)}"
         )
     if reached:
-        config = config_of(folder, manifest, overrides | {"evaluation.stop_return": None})
+        no_goal = {"evaluation.stop_return": None, "evaluation.stop_episodes": None}
+        config = config_of(folder, manifest, overrides | no_goal)
     if checkpoint.step >= config.total_steps and state != "stopped":
         raise UsageError(
             f"{folder.directory} is finished: it has done {checkpoint.step:,} of "

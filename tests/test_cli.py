@@ -920,6 +920,7 @@ def test_a_run_that_reached_its_return_is_finished_until_more_steps_are_asked_fo
     cli: Cli, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     goal = ("--evaluation.stop-return", "1", "--total-steps", "2000")
+    goal += ("--evaluation.stop-episodes", "1")
     outcome = cli("train", "cartpole-dqn", *tiny, *goal, "--runs-dir", tmp_path, "--name", "a")
     assert outcome.code == 0, outcome.err
     assert "enough to finish" in outcome.err
@@ -936,9 +937,12 @@ def test_a_run_that_reached_its_return_is_finished_until_more_steps_are_asked_fo
     assert "not exactly" not in outcome.err
     assert "stop_return = 1 has been reached and no longer counts" in outcome.err
     assert run.status()["step"] == reached + 200
-    outcome = cli("train", "cartpole-dqn", *goal, "--evaluation.period-steps", "0")
+
+
+def test_stop_episodes_alone_are_refused(cli: Cli) -> None:
+    outcome = cli("train", "pong-dqn", "--evaluation.stop-episodes", "50")
     assert outcome.code == 2
-    assert "[evaluation] stop_return: does nothing with period_steps = 0" in outcome.err
+    assert "[evaluation] stop_episodes: needs stop_return" in outcome.err
 
 
 def test_a_return_that_was_not_reached_still_counts_when_more_steps_are_asked_for(

@@ -509,6 +509,8 @@ CONTRADICTING = (
     "agent.learning_rate_decay_steps",
     "agent.rmsprop_decay",
     "agent.rmsprop_epsilon",
+    "evaluation.episodes",
+    "evaluation.stop_episodes",
     "agent.late_return",
     "agent.late_learning_rate",
     "agent.late_update_period_steps",

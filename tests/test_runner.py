@@ -479,6 +479,29 @@ def test_an_evaluation_that_is_good_enough_ends_the_run(goal: float | None, last
     assert events[-1] == RunEnded(events[-1].clock, "finished")
 
 
+def test_more_episodes_are_played_only_while_they_may_end_the_run() -> None:
+    config = make_config(
+        total_steps=50,
+        evaluation__period_steps=10,
+        evaluation__episodes=2,
+        evaluation__stop_return=2.0,
+        evaluation__stop_episodes=5,
+    )
+    # Two episodes each have these returns: three evaluations that end too early, and one of 5.
+    returns = [*(1.0,), *(3.0, 0.5), *(2.0, 2.0, 1.0), *(2.0, 2.5, 2.0)]
+    runner = make_runner(config, ScriptedEnv([[100]]), returns=returns)
+    evaluated = of_kind(list(runner.run()), Evaluated)
+    found = [[e.episodic_return for e in event.episodes] for event in evaluated]
+    assert found[0] == [1, 1]
+    assert found[1] == [3, 3, 0.5, 0.5]
+    assert found[2] == [2, 2, 2, 2, 1]
+    assert found[3] == [2, 2, 2.5, 2.5, 2]
+    assert [event.is_enough for event in evaluated] == [False, False, False, True]
+    seeds = [[e.seed for e in event.episodes] for event in evaluated]
+    assert len(set(seeds[3])) == 5
+    assert all(seeds[3][: len(few)] == few for few in seeds)
+
+
 def test_a_run_that_reached_its_return_does_not_go_on_when_it_is_brought_back(
     tmp_path: Path,
 ) -> None:

@@ -21,7 +21,6 @@ def measure(job: OursJob) -> Measurement:
         "agent.epsilon_start": EPSILON,
         "agent.epsilon_end": EPSILON,
         "evaluation.period_steps": 0,
-        "evaluation.stop_return": None,
         "recording.enabled": False,
         "checkpoint.period_steps": 10**12,  # one at the end, behind the last reading
         "checkpoint.replay": "never",
