@@ -434,6 +434,16 @@ def test_difference_frames_do_not_see_what_stands_still(name: str) -> None:
     assert not torch.allclose(plain(still), plain(torch.zeros(1, *SCREEN.shape).byte()))
 
 
+def given_to_convolutions(torso: nn.Module, seen: Tensor) -> Tensor:
+    """Return what reaches the first convolution."""
+    assert isinstance(torso, PictureTorso)
+    given: list[Tensor] = []
+    handle = torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    torso(seen)
+    handle.remove()
+    return given[0]
+
+
 @for_pictures
 @pytest.mark.parametrize("difference_frames", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -442,18 +452,15 @@ def test_centred_pictures_have_no_brightness(
 ) -> None:
     options: dict[str, Any] = {"difference_frames": difference_frames, "precision": precision}
     torso = make_torso(config(name, center_pictures=True, **options), SCREEN)
-    assert isinstance(torso, PictureTorso)
-    given: list[Tensor] = []
-    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = pictures(2)
     seen[1, 2:] //= 4  # frames of a stack are centred one by one
-    torso(seen)
+    given = given_to_convolutions(torso, seen)
     expected = seen.float() / 255
     if difference_frames:
         expected = expected[:, 1:] - expected[:, :-1]
     expected = expected - expected.mean(dim=(2, 3), keepdim=True)
     tolerance = 1e-5 if precision == "float32" else 0.01
-    torch.testing.assert_close(given[0].float(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(given.float(), expected, rtol=tolerance, atol=tolerance)
 
 
 @for_pictures
@@ -473,29 +480,23 @@ def test_standardized_pictures_have_a_deviation_of_one(
 ) -> None:
     options: dict[str, Any] = {"difference_frames": difference_frames, "precision": precision}
     torso = make_torso(config(name, standardize_pictures=True, **options), SCREEN)
-    assert isinstance(torso, PictureTorso)
-    given: list[Tensor] = []
-    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = pictures(2)
     seen[1, 2:] //= 4  # frames of a stack are scaled one by one
-    torso(seen)
+    given = given_to_convolutions(torso, seen)
     expected = seen.double() / 255
     if difference_frames:
         expected = expected[:, 1:] - expected[:, :-1]
     expected -= expected.mean(dim=(2, 3), keepdim=True)
     expected /= expected.std(dim=(2, 3), keepdim=True, correction=0)
     tolerance = 1e-4 if precision == "float32" else 0.03
-    torch.testing.assert_close(given[0].double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(given.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 @for_pictures
 def test_an_empty_picture_is_standardized_to_zeros(name: str) -> None:
     torso = make_torso(config(name, standardize_pictures=True), SCREEN)
-    assert isinstance(torso, PictureTorso)
-    given: list[Tensor] = []
-    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    torso(torch.full((1, *SCREEN.shape), 87, dtype=torch.uint8))
-    torch.testing.assert_close(given[0], torch.zeros_like(given[0]), atol=1e-4, rtol=0)
+    given = given_to_convolutions(torso, torch.full((1, *SCREEN.shape), 87, dtype=torch.uint8))
+    torch.testing.assert_close(given, torch.zeros_like(given), atol=1e-4, rtol=0)
 
 
 def test_layers_begin_orthogonal_and_keep_the_variance() -> None:
@@ -636,15 +637,12 @@ def test_bfloat16_is_close_to_float32_and_leaves_float32(
 def test_pixels_are_rounded_once_in_bfloat16(name: str, difference_frames: bool) -> None:
     options: dict[str, Any] = {"precision": "bfloat16", "difference_frames": difference_frames}
     torso = make_torso(config(name, **options), SCREEN)
-    assert isinstance(torso, PictureTorso)
-    given: list[Tensor] = []
-    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = pictures(2)
-    torso(seen)
+    given = given_to_convolutions(torso, seen)
     exact = seen.float()
     if difference_frames:
         exact = exact[:, 1:] - exact[:, :-1]
-    torch.testing.assert_close(given[0].float(), exact / 255, rtol=2**-8, atol=0)
+    torch.testing.assert_close(given.float(), exact / 255, rtol=2**-8, atol=0)
 
 
 @for_pictures
@@ -749,9 +747,7 @@ def test_the_first_convolution_pads_where_that_is_faster(channels: int, faster: 
 
 def test_the_noise_of_an_empty_picture_stays_small() -> None:
     torso = NatureCNN((4, 84, 84), standardize_pictures=True)
-    given: list[Tensor] = []
-    torso.convolutions.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     seen = torch.full((1, *SCREEN.shape), 87, dtype=torch.uint8)
     seen[0, 0, 5, 5] = 88
-    torso(seen)
-    assert given[0].max().item() == pytest.approx(1 / 255 / 0.01, rel=0.01)
+    given = given_to_convolutions(torso, seen)
+    assert given.max().item() == pytest.approx(1 / 255 / 0.01, rel=0.01)
