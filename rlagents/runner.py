@@ -277,12 +277,11 @@ class Runner:
             # Few episodes may all go well by chance. More take time, so they are played only as
             # long as they may end the run.
             while (
-                _mean_return(episodes) >= config.stop_return
-                and len(episodes) < config.stop_episodes
+                _mean_over(episodes) >= config.stop_return and len(episodes) < config.stop_episodes
             ):
                 more = min(config.episodes, config.stop_episodes - len(episodes))
                 episodes += self._play(policy, len(episodes), more)
-        mean = _mean_return(episodes)
+        mean = _mean_over(episodes)
         is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
         if is_best:
             self._best = mean
@@ -436,7 +435,7 @@ def has_reached(directory: Path, goal: float) -> bool:
     return best is not None and best >= goal
 
 
-def _mean_return(episodes: Sequence[PlayedEpisode]) -> float:
+def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:
     return float(np.mean([episode.episodic_return for episode in episodes]))
 
 
