@@ -20,7 +20,7 @@ from rlagents.errors import StoppedError
 from rlagents.statistics import bootstrap_interval, interquartile_mean
 from rlagents.types import Array, FloatArray, IntArray
 
-_MAX_ENVS = 10  # environments that an evaluation plays at once, where training has no more
+_MAX_ENVS = 20  # environments that an evaluation plays at once, where training has no more
 _CHOICE = 3  # the purpose of an episode's own generator
 
 

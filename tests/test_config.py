@@ -514,6 +514,8 @@ CONTRADICTING = (
     "agent.late_return",
     "agent.late_learning_rate",
     "agent.late_update_period_steps",
+    "agent.late_epsilon",
+    "agent.average_decay",
     "agent.num_atoms",
     "agent.value_min",
     "agent.value_max",
@@ -594,6 +596,8 @@ def test_a_number_within_bounds_is_kept(which: tuple[str, str], data: st.DataObj
         {"agent.optimizer": "rmsprop", "agent.rmsprop_decay": 0.0, "agent.rmsprop_epsilon": 1.0},
         {"agent.late_return": -20.0, "agent.late_learning_rate": 1e-3},
         {"agent.late_return": 0.0, "agent.late_update_period_steps": 16},
+        {"agent.late_return": 0.0, "agent.late_epsilon": 0.0},
+        {"agent.average_decay": 0.999},
         {"agent.loss": "categorical", "agent.value_min": -1e6, "agent.value_max": 0.0},
         {
             **{"agent.loss": "categorical", "agent.value_min": -1.0, "agent.value_max": 1.0},

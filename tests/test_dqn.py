@@ -261,9 +261,10 @@ def score(agent: DQN, returns: list[float]) -> None:
     agent.observe(Transition(nothing, action, reward, nothing, over, over))
 
 
-def test_good_play_changes_learning_rate_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = {"late_return": 3.0, "late_learning_rate": 1e-4, "late_update_period_steps": 16}
-    agent = make_agent(4, learning_starts=20, update_period_steps=2, learning_rate=0.5, **late)
+def test_good_play_changes_three_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = {"late_learning_rate": 1e-4, "late_update_period_steps": 16, "late_epsilon": 0.25}
+    early = {"learning_rate": 0.5, "update_period_steps": 2, "epsilon_start": 0.5}
+    agent = make_agent(4, learning_starts=20, late_return=3.0, epsilon_end=0.5, **early, **late)
     updates = count_updates(agent, monkeypatch)
     found = []
     for returns in [[2.0] * 4] * 5 + [[7.0, 2, 2, 2]] * 5 + [[-9.0] * 4] * 6:
@@ -274,6 +275,7 @@ def test_good_play_changes_learning_rate_and_period(monkeypatch: pytest.MonkeyPa
         gauges = agent.gauges()
         assert gauges["charts/update_period"] == (2 if len(found) < 9 else 16)
         assert gauges["charts/learning_rate"] == (0.5 if len(found) < 9 else 1e-4)
+        assert gauges["charts/epsilon"] == (0.5 if len(found) < 9 else 0.25)
     # The mean of 20 is 3 with the ninth step's episodes: four times 7 among sixteen times 2.
     assert found == [0] * 4 + [2] * 4 + [0, 0, 0, 1] * 2
 
@@ -406,6 +408,56 @@ def test_a_soft_target_goes_part_of_the_way_after_each_update(
     assert equal(expected, weights(agent._network)) == (tau == 1)
 
 
+@pytest.mark.parametrize("decay", [0.2, 0.9])
+def test_the_average_of_weights_by_hand(monkeypatch: pytest.MonkeyPatch, decay: float) -> None:
+    agent = make_agent(8, average_decay=decay, update_period_steps=4)
+    update = agent._update
+    updates = 0
+    expected = weights(agent._network)
+
+    def watched() -> Metrics:
+        nonlocal updates, expected
+        metrics = update()
+        updates += 1
+        latest = weights(agent._network)
+        expected = {
+            name: decay * before + (1 - decay) * latest[name] for name, before in expected.items()
+        }
+        return metrics
+
+    monkeypatch.setattr(agent, "_update", watched)
+    drive(agent, Stream(8), 12)
+    assert updates > 10
+    for name, value in weights(agent.policy()._network).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6)
+        assert not np.array_equal(value, weights(agent._network)[name])
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_the_average_of_weights_plays(tmp_path: Path, pipelined: bool) -> None:
+    options = {"epsilon_start": 0.0, "epsilon_end": 0.0, "pipelined": pipelined}
+    agent, stream = make_agent(average_decay=0.999, **options), Stream(2)
+    before = weights(agent._network)
+    drive(agent, stream, 60)
+    policy = agent.policy()
+    with torch.no_grad():  # far from where learning is: actions show which of the two plays
+        agent._network.head.weight.mul_(-1)
+        agent._network.head.bias.mul_(-1)
+    differing = 0
+    for observation in np.random.default_rng(4).normal(size=(20, 2, 3)).astype(np.float32):
+        chosen = policy.values(observation).argmax(axis=1).tolist()
+        assert agent.act(observation).tolist() == chosen
+        latest = agent._network(torch.from_numpy(observation)).argmax(dim=1).tolist()
+        differing += chosen != latest
+    assert differing > 5
+    for name, value in weights(policy._network).items():
+        np.testing.assert_allclose(value, before[name], atol=0.1)
+    agent.save(tmp_path)
+    tables = make_tables(average_decay=0.999, **options)
+    loaded = DQN.load_policy(tables, OBSERVATIONS, ACTIONS, tmp_path, CPU)
+    assert equal(weights(loaded._network), weights(policy._network))
+
+
 def test_a_soft_target_is_never_copied() -> None:
     agents = [make_agent(target_tau=1e-9, **SOFT) for _ in range(2)]
     first = weights(agents[0]._target)
@@ -534,6 +586,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "late_return": {"late_return": 1e6, "late_update_period_steps": 8},
     "late_learning_rate": {"late_return": -1e6, "late_update_period_steps": 8},
     "late_update_period_steps": {"late_return": -1e6, "late_learning_rate": 1e-3},
+    "late_epsilon": {"late_return": -1e6, "late_update_period_steps": 8},
     **{
         key: {"loss": "categorical", "value_min": -1.0, "value_max": 1.0}
         for key in ("num_atoms", "value_min", "value_max")
@@ -557,6 +610,8 @@ CHANGES: dict[str, Any] = {
     "late_return": -1e6,
     "late_learning_rate": 1e-4,
     "late_update_period_steps": 16,
+    "late_epsilon": 0.5,
+    "average_decay": 0.9,
     "target_period_steps": 12,
     "epsilon_start": 0.5,
     "epsilon_end": 0.9,
@@ -777,6 +832,7 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
         NOISY | {"dueling": True},
         {"optimizer": "rmsprop", "loss": "mse"},
         SOFT | {"target_tau": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
+        {"average_decay": 0.9},
         {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
     ],
 )
@@ -799,8 +855,8 @@ def test_a_saved_agent_goes_on_bit_for_bit(
         assert metrics == same_metrics
         assert agent.epsilon == other.epsilon
         assert agent.learning_rate == other.learning_rate
-        assert equal(weights(agent._network), weights(other._network))
-        assert equal(weights(agent._target), weights(other._target))
+        for name in ("_network", "_target", "_acting"):
+            assert equal(weights(getattr(agent, name)), weights(getattr(other, name)))
     assert agent._late.reached == other._late.reached == ("late_return" in options and steps > 4)
 
 
@@ -982,7 +1038,8 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"learning_rate_decay_steps": 9}, "learning_rate_decay_steps: needs learning_rate_end"),
         ({"late_update_period_steps": 9}, "late_update_period_steps: needs late_return"),
         ({"late_learning_rate": 0.1}, "late_learning_rate: needs late_return"),
-        ({"late_return": 9.0}, "late_return: needs late_learning_rate or late_update_period_steps"),
+        ({"late_epsilon": 0.1}, "late_epsilon: needs late_return"),
+        ({"late_return": 9.0}, "late_return: needs late_learning_rate, late_update.* or late_eps"),
         ({"target_tau": 0.1}, "target_tau.*target_period_steps = 30 would do nothing.*10000"),
     ],
 )
@@ -998,6 +1055,8 @@ def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], mess
         ("loss", "l1"),
         ("target_tau", 0.0),
         ("target_tau", 1.5),
+        ("average_decay", 0.0),
+        ("average_decay", 1.0),
         ("learning_rate_end", -0.1),
         ("learning_rate_decay_steps", 0),
         ("rmsprop_decay", 1.0),

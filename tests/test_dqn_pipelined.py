@@ -24,6 +24,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": "prioritized", "double": True},
     NOISY | {"dueling": True},
     SOFT | {"target_tau": 0.05},
+    {"double": True, "average_decay": 0.9},
     {"update_period_steps": 5, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
     {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
 ]
@@ -119,6 +120,18 @@ def test_the_first_update_is_a_step_later() -> None:
     assert agent.learn().keys() == {"losses/td_loss", "losses/q_values"}  # reports it
 
 
+def test_the_learner_has_the_steps_that_need_no_update_to_finish() -> None:
+    agent, stream = pipelined(learning_starts=20, update_period_steps=6), Stream(2)
+    drive(agent, stream, 30)
+    waited = []
+    for _ in range(9):
+        running = agent._improving
+        agent.learn()
+        waited.append(agent._improving is not running)
+        agent.observe(stream.step(agent.act(stream.observation)))
+    assert waited.count(True) == 3  # of nine steps with two environments, each third
+
+
 @pytest.mark.parametrize("steps", [4, 11, 31])  # before, while and after learning has started
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_saved_agent_goes_on_bit_for_bit(
@@ -133,7 +146,7 @@ def test_a_saved_agent_goes_on_bit_for_bit(
         actions, _ = drive(agent, stream, 1)
         same_actions, _ = drive(other, same_stream, 1)
         assert actions == same_actions
-        for name in ("_network", "_acting", "_target"):
+        for name in ("_network", "_playing", "_acting", "_target"):
             agent.policy(), other.policy()
             assert equal(weights(getattr(agent, name)), weights(getattr(other, name)))
 

@@ -86,6 +86,8 @@ class Obvious:
         due = 0 if since < NUM_ENVS else since // self.options["update_period_steps"]
         assert len(samples) == due - self.drawn
         self.drawn = due
+        if self.options.get("pipelined") and not samples:
+            return
         copy_is_due = (
             since >= NUM_ENVS and since // self.options["target_period_steps"] > self.copies
         )

@@ -12,9 +12,9 @@ Differences from the paper:
 - N environments are stepped together; updates are owed per agent step, whatever N is.
 - The policy acts with the weights from before the update that runs beside the emulators.
 - With `pipelined`, a second thread takes the gradient steps of one vector step while the first
-  prepares those of the next: it draws batches and computes their targets, and acts, with a copy of
-  the weights from before those gradient steps. Priorities are set as late. Nothing depends on which
-  thread is faster.
+  prepares those of the next that has any: it draws batches and computes their targets, and acts,
+  with a copy of the weights from before those gradient steps. Priorities are set as late. Nothing
+  depends on which thread is faster.
 - `reset_return_at_score` values the way to the next point only, as 'Pong from pixels' (Karpathy
   2016) has it for policy gradients; the paper bootstraps through points to the end of the game.
 - Noisy layers (`[network] noisy`, Fortunato et al. 2018) are an option. Noise is drawn as in that
@@ -28,6 +28,7 @@ Differences from the paper:
   variance of gradients (0.01) is divided by the square of its batch of 32.
 - Distributions of returns in place of their means are an option: Bellemare et al. (2017).
 - The target network may follow slowly after each update (Lillicrap et al. 2016).
+- A moving average of the weights may play in place of the latest (Polyak and Juditsky 1992).
 """
 
 from __future__ import annotations
@@ -120,6 +121,10 @@ class DQNConfig(Table):
     """The step size once late_return is reached, in place of learning_rate and its schedule."""
     late_update_period_steps: Count | None = None
     """Agent steps for each update once late_return is reached."""
+    late_epsilon: Probability | None = None
+    """Chance of a random action once late_return is reached."""
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Play with a moving average of the weights, of which each update leaves this part."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
     target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -141,6 +146,8 @@ class DQNConfig(Table):
 
 
 _LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
+
+_LATE = ("late_learning_rate", "late_update_period_steps", "late_epsilon")
 
 
 def td_targets(
@@ -247,9 +254,13 @@ class DQN(Agent):
         self._network = network.to(device)
         self._target = copy.deepcopy(self._network).requires_grad_(False)
         self._optimizer = _make_optimizer(config, self._network)
+        # The weights that are the agent's play: the latest, or their moving average.
+        self._playing = self._network
+        if config.average_decay is not None:
+            self._playing = copy.deepcopy(self._network).requires_grad_(False)
         # The weights that choose actions, in play and, with `double`, in targets. The first thread
         # has a copy of its own while the second one learns.
-        self._acting = self._network
+        self._acting = self._playing
         self._learner: ThreadPoolExecutor | None = None
         if config.pipelined:
             self._acting = copy.deepcopy(self._network).requires_grad_(False)
@@ -367,6 +378,8 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """The chance of a random action now."""
         config = self._config
+        if self._late.reached and config.late_epsilon is not None:
+            return config.late_epsilon
         return LinearSchedule(
             config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
         ).at(self._steps)
@@ -422,9 +435,11 @@ class DQN(Agent):
         if self._learner is None:
             self._updates += [self._update() for _ in range(count)]
             self._copy_to_target()
+        elif count == 0:
+            return {}  # the learner has the time until there is more to do
         else:
             self._wait_for_learner()
-            self._acting.load_state_dict(self._network.state_dict())
+            self._acting.load_state_dict(self._playing.state_dict())
             self._copy_to_target()
             self._improving = self._learner.submit(
                 self._improve_all, self._prepared, self.learning_rate
@@ -456,7 +471,7 @@ class DQN(Agent):
     def _take_in(self, improvement: _Improvement) -> Metrics:
         """Do what follows on a gradient step; return its metrics."""
         if self._config.target_tau is not None:
-            self._move_target(self._config.target_tau)
+            _move(self._target, self._network, self._config.target_tau)
         if improvement.drawn is not None:
             assert isinstance(self._replay, PrioritizedReplay)  # none else tells what was drawn
             self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
@@ -526,6 +541,8 @@ class DQN(Agent):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        if self._config.average_decay is not None:
+            _move(self._playing, self._network, 1 - self._config.average_decay)
         metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
         return _Improvement(metrics, prepared.drawn, errors.detach())
 
@@ -543,12 +560,6 @@ class DQN(Agent):
     def measure(self, timer: Timer) -> None:
         """Measure sampling apart from learning."""
         self._timer = timer
-
-    @torch.no_grad()
-    def _move_target(self, tau: float) -> None:
-        pairs = zip(self._target.parameters(), self._network.parameters(), strict=True)
-        for target, online in pairs:
-            target.lerp_(online, tau)  # target + tau (online - target)
 
     def _draw_noise(self, network: nn.Module) -> None:
         if self._noise is not None:
@@ -574,12 +585,17 @@ class DQN(Agent):
     def policy(self) -> Policy:
         """Return a greedy copy."""
         self._wait_for_learner()
-        return Policy(copy.deepcopy(self._network), "action values", self._device)
+        return Policy(copy.deepcopy(self._playing), "action values", self._device)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:
-        """Write networks, optimizer, counters and generators, and replay if asked for."""
+        """Write networks, optimizer, counters and generators, and replay if asked for.
+
+        `network.safetensors` holds the weights that play, which is all that `load_policy` reads.
+        """
         self._wait_for_learner()
-        storage.save_module(self._network, directory / "network.safetensors")
+        storage.save_module(self._playing, directory / "network.safetensors")
+        if self._playing is not self._network:
+            storage.save_module(self._network, directory / "latest.safetensors")
         storage.save_module(self._target, directory / "target.safetensors")
         storage.save_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = {
@@ -605,7 +621,9 @@ class DQN(Agent):
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote; without replay, learning waits until it is filled again."""
-        storage.load_module(self._network, directory / "network.safetensors")
+        storage.load_module(self._playing, directory / "network.safetensors")
+        if self._playing is not self._network:
+            storage.load_module(self._network, directory / "latest.safetensors")
         storage.load_module(self._target, directory / "target.safetensors")
         storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = storage.load_json(directory / "state.json")
@@ -629,6 +647,14 @@ class DQN(Agent):
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
+
+
+@torch.no_grad()
+def _move(follower: nn.Module, leader: nn.Module, part: float) -> None:
+    """Let a network's weights go a part of the way to another's."""
+    pairs = zip(follower.parameters(), leader.parameters(), strict=True)
+    for following, leading in pairs:
+        following.lerp_(leading, part)  # following + part (leading - following)
 
 
 def _torch_generator(seed: int, purpose: int, device: torch.device) -> torch.Generator:
@@ -724,13 +750,13 @@ def _refuse_idle_options(table: DQNConfig) -> None:
     if changed(end) != changed(steps):
         given, missing = (end, steps) if changed(end) else (steps, end)
         raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
-    late = [key for key in ("late_learning_rate", "late_update_period_steps") if changed(key)]
+    late = [key for key in _LATE if changed(key)]
     if late and table.late_return is None:
         raise UsageError(f"[agent] {late[0]}: needs late_return beside it, the return to reach.")
     if table.late_return is not None and not late:
         raise UsageError(
-            "[agent] late_return: needs late_learning_rate or late_update_period_steps beside it, "
-            "what is to change then."
+            f"[agent] late_return: needs {', '.join(_LATE[:-1])} or {_LATE[-1]} beside it, what is "
+            "to change then."
         )
     if table.target_tau is not None and changed("target_period_steps"):
         default = DQNConfig.model_fields["target_period_steps"].default
