@@ -70,8 +70,9 @@ class VideoWriter:
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"  # the only layout that every browser plays
         # Without B-frames the first picture stands at time 0, and picture k at k / rate; without
-        # lookahead a kill loses a few pictures only.
-        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0", "rc-lookahead": "0"}
+        # lookahead a kill loses a few pictures only. For the flat colours of games "ultrafast" takes
+        # half of the time of "veryfast", for files that are larger by a half.
+        stream.options = {"preset": "ultrafast", "crf": "20", "bf": "0", "rc-lookahead": "0"}
         stream.gop_size = max(1, round(self._rate))  # a key frame a second: seeking, and kills
         self._stream = stream
 
@@ -133,7 +134,8 @@ class VideoWriter:
 def enlarge(frame: Array, scale: int) -> Array:
     """Repeat each pixel `scale` times both ways, and the last row or column to even sizes."""
     if scale > 1:
-        frame = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+        size = (scale * frame.shape[1], scale * frame.shape[0])
+        frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST))
     odd = (frame.shape[0] % 2, frame.shape[1] % 2)
     if any(odd):
         frame = np.pad(frame, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
