@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,31 +23,32 @@ class LinearSchedule(NamedTuple):
         return self.start + min(step / self.steps, 1.0) * (self.end - self.start)
 
 
-class Milestone:
-    """Is reached when the mean return of the last 20 training episodes is `goal` or more, for good.
+class Milestones:
+    """Returns that the mean of the last 20 training episodes reaches, one by one and for good.
 
     Args:
-        goal: the return; None is never reached.
+        goals: the returns, from the lowest to the highest.
         num_envs: N environments that are played together.
     """
 
     EPISODES = 20
 
-    def __init__(self, goal: float | None, num_envs: int) -> None:
-        self._goal = goal
+    def __init__(self, goals: Sequence[float], num_envs: int) -> None:
+        self._goals = goals
         self._running = np.zeros(num_envs)  # returns of the episodes that are not over
         self._recent: deque[float] = deque(maxlen=self.EPISODES)
-        self.reached = False
+        self.reached = 0  # how many of the goals
 
     def observe(self, reward: FloatArray, episode_over: BoolArray) -> None:
         """Take in [N] rewards, as the game gave them, and [N] whether that was an episode's end."""
-        if self._goal is None or self.reached:
+        if self.reached == len(self._goals):
             return
         self._running += reward
         self._recent.extend(self._running[episode_over].tolist())
         self._running[episode_over] = 0
-        full = len(self._recent) == self.EPISODES
-        self.reached = full and float(np.mean(self._recent)) >= self._goal
+        if len(self._recent) == self.EPISODES:
+            mean = float(np.mean(self._recent))
+            self.reached = max(self.reached, sum(goal <= mean for goal in self._goals))
 
     def interrupt(self) -> None:
         """Forget the running episodes: every environment begins a new one."""

@@ -70,7 +70,7 @@ class VideoWriter:
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"  # the only layout that every browser plays
         # Without B-frames the first picture stands at time 0, and picture k at k / rate; without
-        # lookahead a kill loses a few pictures only. For the flat colours of games "ultrafast" takes
+        # lookahead a kill loses a few pictures only. For a game's flat colours "ultrafast" takes
         # half of the time of "veryfast", for files that are larger by a half.
         stream.options = {"preset": "ultrafast", "crf": "20", "bf": "0", "rc-lookahead": "0"}
         stream.gop_size = max(1, round(self._rate))  # a key frame a second: seeking, and kills

@@ -262,26 +262,33 @@ def score(agent: DQN, returns: list[float]) -> None:
 
 
 def test_good_play_changes_three_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = {"late_learning_rate": 1e-4, "late_update_period_steps": 16, "late_epsilon": 0.25}
+    late: dict[str, Any] = {
+        "late_return": [3.0, 20.0],
+        "late_learning_rate": [1e-4, 1e-5],
+        "late_update_period_steps": [16, 8],
+        "late_epsilon": [0.25, 0.125],
+    }
     early = {"learning_rate": 0.5, "update_period_steps": 2, "epsilon_start": 0.5}
-    agent = make_agent(4, learning_starts=20, late_return=3.0, epsilon_end=0.5, **early, **late)
+    agent = make_agent(4, learning_starts=20, epsilon_end=0.5, **early, **late)
     updates = count_updates(agent, monkeypatch)
     found = []
-    for returns in [[2.0] * 4] * 5 + [[7.0, 2, 2, 2]] * 5 + [[-9.0] * 4] * 6:
+    for returns in [[2.0] * 4] * 5 + [[7.0, 2, 2, 2]] * 5 + [[-9.0] * 4] * 6 + [[90.0] * 4] * 6:
         score(agent, returns)
         before = len(updates)
         agent.learn()
         found.append(len(updates) - before)
         gauges = agent.gauges()
-        assert gauges["charts/update_period"] == (2 if len(found) < 9 else 16)
-        assert gauges["charts/learning_rate"] == (0.5 if len(found) < 9 else 1e-4)
-        assert gauges["charts/epsilon"] == (0.5 if len(found) < 9 else 0.25)
-    # The mean of 20 is 3 with the ninth step's episodes: four times 7 among sixteen times 2.
-    assert found == [0] * 4 + [2] * 4 + [0, 0, 0, 1] * 2
+        stage = 0 if len(found) < 9 else 1 if len(found) < 18 else 2
+        assert gauges["charts/update_period"] == (2, 16, 8)[stage]
+        assert gauges["charts/learning_rate"] == (0.5, 1e-4, 1e-5)[stage]
+        assert gauges["charts/epsilon"] == (0.5, 0.25, 0.125)[stage]
+    # The mean of 20 is 3 with the ninth step's episodes: four times 7 among sixteen times 2. It is
+    # 30.6 with the second of 90: eight of them among twelve of -9.
+    assert found == [0] * 4 + [2] * 4 + [0, 0, 0, 1] * 2 + [0, 1] * 3
 
 
 def test_being_late_is_saved(tmp_path: Path) -> None:
-    late = {"late_return": 3.0, "late_learning_rate": 1e-4}
+    late = {"late_return": [3.0], "late_learning_rate": [1e-4]}
     agent, other = make_agent(4, **late), make_agent(4, **late)
     for _ in range(3):
         score(agent, [4.0] * 4)
@@ -583,10 +590,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "rmsprop_decay": {"optimizer": "rmsprop"},
     "rmsprop_epsilon": {"optimizer": "rmsprop"},
     "target_tau": SOFT,
-    "late_return": {"late_return": 1e6, "late_update_period_steps": 8},
-    "late_learning_rate": {"late_return": -1e6, "late_update_period_steps": 8},
-    "late_update_period_steps": {"late_return": -1e6, "late_learning_rate": 1e-3},
-    "late_epsilon": {"late_return": -1e6, "late_update_period_steps": 8},
+    "late_return": {"late_return": [1e6], "late_update_period_steps": [8]},
+    "late_learning_rate": {"late_return": [-1e6], "late_update_period_steps": [8]},
+    "late_update_period_steps": {"late_return": [-1e6], "late_learning_rate": [1e-3]},
+    "late_epsilon": {"late_return": [-1e6], "late_update_period_steps": [8]},
     **{
         key: {"loss": "categorical", "value_min": -1.0, "value_max": 1.0}
         for key in ("num_atoms", "value_min", "value_max")
@@ -607,10 +614,10 @@ CHANGES: dict[str, Any] = {
     "double": True,
     "learning_starts": 24,
     "update_period_steps": 4,
-    "late_return": -1e6,
-    "late_learning_rate": 1e-4,
-    "late_update_period_steps": 16,
-    "late_epsilon": 0.5,
+    "late_return": [-1e6],
+    "late_learning_rate": [1e-4],
+    "late_update_period_steps": [16],
+    "late_epsilon": [0.5],
     "average_decay": 0.9,
     "target_period_steps": 12,
     "epsilon_start": 0.5,
@@ -833,7 +840,7 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
         {"optimizer": "rmsprop", "loss": "mse"},
         SOFT | {"target_tau": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
         {"average_decay": 0.9},
-        {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
+        {"late_return": [-1e6], "late_learning_rate": [1e-3], "late_update_period_steps": [6]},
     ],
 )
 def test_a_saved_agent_goes_on_bit_for_bit(
@@ -1036,10 +1043,19 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"rmsprop_epsilon": 0.1}, 'rmsprop_epsilon.*set optimizer = "rmsprop"'),
         ({"learning_rate_end": 0.1}, "learning_rate_end: needs learning_rate_decay_steps"),
         ({"learning_rate_decay_steps": 9}, "learning_rate_decay_steps: needs learning_rate_end"),
-        ({"late_update_period_steps": 9}, "late_update_period_steps: needs late_return"),
-        ({"late_learning_rate": 0.1}, "late_learning_rate: needs late_return"),
-        ({"late_epsilon": 0.1}, "late_epsilon: needs late_return"),
-        ({"late_return": 9.0}, "late_return: needs late_learning_rate, late_update.* or late_eps"),
+        ({"late_update_period_steps": [9]}, "late_update_period_steps: needs late_return"),
+        ({"late_learning_rate": [0.1]}, "late_learning_rate: needs late_return"),
+        ({"late_epsilon": [0.1]}, "late_epsilon: needs late_return"),
+        ({"late_return": [9]}, "late_return: needs late_learning_rate, late_update.* or late_eps"),
+        (
+            {"late_return": [9, 9], "late_epsilon": [0, 0]},
+            r"late_return: .* ascending.*\[9.0, 9.0\]",
+        ),
+        (
+            {"late_return": [9], "late_epsilon": []},
+            r"late_epsilon: expected one .* \(1\), got \[\]",
+        ),
+        ({"late_return": [1, 2], "late_epsilon": [1]}, r"late_epsilon: .* \(2\), got \[1.0\]"),
         ({"target_tau": 0.1}, "target_tau.*target_period_steps = 30 would do nothing.*10000"),
     ],
 )
@@ -1055,6 +1071,12 @@ def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], mess
         ("loss", "l1"),
         ("target_tau", 0.0),
         ("target_tau", 1.5),
+        ("late_return", []),
+        ("late_return", 10.0),
+        ("late_return", [1e13]),
+        ("late_learning_rate", [0.0]),
+        ("late_update_period_steps", [0]),
+        ("late_epsilon", [1.5]),
         ("average_decay", 0.0),
         ("average_decay", 1.0),
         ("learning_rate_end", -0.1),

@@ -26,7 +26,7 @@ OPTIONS: list[dict[str, Any]] = [
     SOFT | {"target_tau": 0.05},
     {"double": True, "average_decay": 0.9},
     {"update_period_steps": 5, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
-    {"late_return": -1e6, "late_learning_rate": 1e-3, "late_update_period_steps": 6},
+    {"late_return": [-1e6], "late_learning_rate": [1e-3], "late_update_period_steps": [6]},
 ]
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlagents.schedules import LinearSchedule, Milestone
+from rlagents.schedules import LinearSchedule, Milestones
 
 
-def play(milestone: Milestone, rewards: list[list[float]], over: list[list[bool]]) -> list[bool]:
+def play(milestones: Milestones, rewards: list[list[float]], over: list[list[bool]]) -> list[int]:
     reached = []
     for reward, end in zip(rewards, over, strict=True):
-        milestone.observe(np.array(reward, dtype=np.float32), np.array(end))
-        reached.append(milestone.reached)
+        milestones.observe(np.array(reward, dtype=np.float32), np.array(end))
+        reached.append(milestones.reached)
     return reached
 
 
@@ -26,28 +26,38 @@ def test_a_linear_schedule(step: int, value: float) -> None:
 
 
 def test_a_milestone_needs_twenty_episodes_and_stays() -> None:
-    found = play(Milestone(5.0, 1), [[5.0]] * 21 + [[-99.0]] * 9, [[True]] * 30)
-    assert found == [False] * 19 + [True] * 11
+    found = play(Milestones([5.0], 1), [[5.0]] * 21 + [[-99.0]] * 9, [[True]] * 30)
+    assert found == [0] * 19 + [1] * 11
+
+
+def test_milestones_are_reached_one_after_the_other_or_together() -> None:
+    rewards = [[1.0]] * 20 + [[41.0]] + [[-9.0]] * 20 + [[90.0]] * 20
+    found = play(Milestones([2.0, 3.0, 4.0, 200.0], 1), rewards, [[True]] * 61)
+    # 20 times 1; 19 times 1 and a 41: a mean of 3; then worse; then 18 times -9 and 2 times 90,
+    # -0.9; 17 and 3, 5.85.
+    assert found == [0] * 20 + [2] * 23 + [3] * 18
 
 
 def test_returns_are_summed_over_an_episode() -> None:
     # Episodes of two steps, -1 and 4; the other environment never ends, whatever it scores.
-    found = play(Milestone(3.0, 2), [[-1, 1000], [4, 0]] * 21, [[False, False], [True, False]] * 21)
-    assert found.index(True) == 39
+    found = play(
+        Milestones([3.0], 2), [[-1, 1000], [4, 0]] * 21, [[False, False], [True, False]] * 21
+    )
+    assert found.index(1) == 39
     assert not any(
-        play(Milestone(3.1, 2), [[-1, 0], [4, 0]] * 30, [[False] * 2, [True, False]] * 30)
+        play(Milestones([3.1], 2), [[-1, 0], [4, 0]] * 30, [[False] * 2, [True, False]] * 30)
     )
 
 
-def test_a_milestone_without_a_goal_is_never_reached() -> None:
-    assert not any(play(Milestone(None, 1), [[1e9]] * 30, [[True]] * 30))
+def test_where_there_is_no_milestone_none_is_reached() -> None:
+    assert not any(play(Milestones([], 1), [[1e9]] * 30, [[True]] * 30))
 
 
 def test_interrupted_episodes_do_not_count() -> None:
-    milestone = Milestone(1.0, 1)
-    play(milestone, [[500.0]], [[False]])
-    milestone.interrupt()
-    assert not any(play(milestone, [[0.5]] * 30, [[True]] * 30))
+    milestones = Milestones([1.0], 1)
+    play(milestones, [[500.0]], [[False]])
+    milestones.interrupt()
+    assert not any(play(milestones, [[0.5]] * 30, [[True]] * 30))
 
 
 @given(
@@ -59,18 +69,21 @@ def test_a_milestone_is_the_mean_of_the_last_episodes(
     steps: list[tuple[int, bool]], cut: int, goal: int
 ) -> None:
     """Against the obvious way, with a save and a load in the middle."""
-    milestone = Milestone(float(goal), 1)
+    goals = [float(goal), goal + 1.5]
+    milestones = Milestones(goals, 1)
     returns: list[int] = []
-    running, expected = 0, False
+    running, expected = 0, 0
     for index, (reward, over) in enumerate(steps):
         if index == cut:
-            state = json.loads(json.dumps(milestone.state()))
-            milestone = Milestone(float(goal), 1)
-            milestone.set_state(state)
-        milestone.observe(np.array([reward], dtype=np.float32), np.array([over]))
+            state = json.loads(json.dumps(milestones.state()))
+            milestones = Milestones(goals, 1)
+            milestones.set_state(state)
+        milestones.observe(np.array([reward], dtype=np.float32), np.array([over]))
         running += reward
         if over:
             returns.append(running)
             running = 0
-        expected |= len(returns) >= 20 and sum(returns[-20:]) >= 20 * goal
-        assert milestone.reached == expected
+        for number, each in enumerate(goals, start=1):
+            if len(returns) >= 20 and sum(returns[-20:]) >= 20 * each:
+                expected = max(expected, number)
+        assert milestones.reached == expected

@@ -70,7 +70,7 @@ from rlagents.replay import (
     footprint,
     make_replay,
 )
-from rlagents.schedules import LinearSchedule, Milestone
+from rlagents.schedules import LinearSchedule, Milestones
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
@@ -115,14 +115,17 @@ class DQNConfig(Table):
     """Agent steps before the first update, so that replay holds some experience."""
     update_period_steps: Count = 4
     """Agent steps for each update."""
-    late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
-    """Once the last 20 training episodes have this mean return, the late_ keys hold for good."""
-    late_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The step size once late_return is reached, in place of learning_rate and its schedule."""
-    late_update_period_steps: Count | None = None
-    """Agent steps for each update once late_return is reached."""
-    late_epsilon: Probability | None = None
-    """Chance of a random action once late_return is reached."""
+    late_return: (
+        Annotated[list[Annotated[float, Field(ge=-1e12, le=1e12)]], Field(min_length=1)] | None
+    ) = None
+    """Ascending returns. Once the last 20 training episodes have the first of them as their mean,
+    the first value of each late_ key holds; once they have the second, the second value."""
+    late_learning_rate: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    """Step sizes in place of learning_rate and its schedule, one for each late_return."""
+    late_update_period_steps: list[Count] | None = None
+    """Agent steps for each update, one number for each late_return."""
+    late_epsilon: list[Probability] | None = None
+    """Chances of a random action, one for each late_return."""
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Play with a moving average of the weights, of which each update leaves this part."""
     target_period_steps: Count = 10_000
@@ -146,8 +149,6 @@ class DQNConfig(Table):
 
 
 _LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
-
-_LATE = ("late_learning_rate", "late_update_period_steps", "late_epsilon")
 
 
 def td_targets(
@@ -284,7 +285,7 @@ class DQN(Agent):
         self._learn_after = config.learning_starts  # later after resuming without replay
         self._owed_steps = 0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
-        self._late = Milestone(config.late_return, num_envs)
+        self._late = Milestones(config.late_return or [], num_envs)
 
     @classmethod
     def from_config(
@@ -379,7 +380,7 @@ class DQN(Agent):
         """The chance of a random action now."""
         config = self._config
         if self._late.reached and config.late_epsilon is not None:
-            return config.late_epsilon
+            return config.late_epsilon[self._late.reached - 1]
         return LinearSchedule(
             config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
         ).at(self._steps)
@@ -389,7 +390,7 @@ class DQN(Agent):
         """The optimizer's step size now."""
         config = self._config
         if self._late.reached and config.late_learning_rate is not None:
-            return config.late_learning_rate
+            return config.late_learning_rate[self._late.reached - 1]
         if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
             return config.learning_rate
         return LinearSchedule(
@@ -401,7 +402,7 @@ class DQN(Agent):
         """Agent steps for each update now."""
         config = self._config
         if self._late.reached and config.late_update_period_steps is not None:
-            return config.late_update_period_steps
+            return config.late_update_period_steps[self._late.reached - 1]
         return config.update_period_steps
 
     @torch.no_grad()
@@ -750,14 +751,7 @@ def _refuse_idle_options(table: DQNConfig) -> None:
     if changed(end) != changed(steps):
         given, missing = (end, steps) if changed(end) else (steps, end)
         raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
-    late = [key for key in _LATE if changed(key)]
-    if late and table.late_return is None:
-        raise UsageError(f"[agent] {late[0]}: needs late_return beside it, the return to reach.")
-    if table.late_return is not None and not late:
-        raise UsageError(
-            f"[agent] late_return: needs {', '.join(_LATE[:-1])} or {_LATE[-1]} beside it, what is "
-            "to change then."
-        )
+    _check_late(table)
     if table.target_tau is not None and changed("target_period_steps"):
         default = DQNConfig.model_fields["target_period_steps"].default
         raise UsageError(
@@ -765,6 +759,33 @@ def _refuse_idle_options(table: DQNConfig) -> None:
             f"target_period_steps = {table.target_period_steps} would do nothing; leave one of the "
             f"two out (target_period_steps is then {default})."
         )
+
+
+def _check_late(table: DQNConfig) -> None:
+    """Raise UsageError unless each late_return has its values, and they theirs."""
+    keys = ("late_learning_rate", "late_update_period_steps", "late_epsilon")
+    given = [key for key in keys if getattr(table, key) is not None]
+    returns = table.late_return
+    if returns is None:
+        if given:
+            raise UsageError(
+                f"[agent] {given[0]}: needs late_return beside it, the returns to reach."
+            )
+        return
+    if not given:
+        raise UsageError(
+            f"[agent] late_return: needs {', '.join(keys[:-1])} or {keys[-1]} beside it, what is "
+            "to change then."
+        )
+    if returns != sorted(set(returns)):
+        raise UsageError(f"[agent] late_return: expected ascending returns, got {returns}.")
+    for key in given:
+        values = getattr(table, key)
+        if len(values) != len(returns):
+            raise UsageError(
+                f"[agent] {key}: expected one value for each late_return ({len(returns)}), "
+                f"got {values}."
+            )
 
 
 def _make_network(
