@@ -28,12 +28,13 @@ from rlagents.envs.preprocessing import (
     TapFrames,
     is_image,
 )
-from rlagents.envs.vector import SyncVectorEnv, VectorEnv
+from rlagents.envs.vector import GroupedVectorEnv, SyncVectorEnv, VectorEnv
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.profile import Timer, no_timer
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array
 
+_GROUP = 4  # games that are stepped together in an evaluation
 FRAME_SIZE = 84
 FRAME_STACK = 4
 
@@ -325,6 +326,26 @@ def make_vector_env(
     if spec.make_vector is not None:
         return spec.make_vector(config, num_envs)
     return SyncVectorEnv([lambda: _make_single(spec, config, timer=timer)] * num_envs)
+
+
+def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
+    """Return `num_envs` environments for episodes that are played to their ends.
+
+    Emulators step all games of a vector environment, also those that are over. In groups of four,
+    the last games are played by themselves, which takes a fifth of the time.
+
+    Args:
+        spec: of the environment.
+        config: resolved.
+        num_envs: N.
+
+    Raises:
+        UsageError: the environment cannot be made, or its observations cannot be used.
+    """
+    if spec.make_vector is None or spec.preprocessing is None or num_envs <= _GROUP:
+        return make_vector_env(spec, config, num_envs)
+    sizes = [min(_GROUP, num_envs - begin) for begin in range(0, num_envs, _GROUP)]
+    return GroupedVectorEnv([make_vector_env(spec, config, size) for size in sizes])
 
 
 def make_player(spec: EnvSpec, config: EnvConfig) -> Player:

@@ -7,6 +7,7 @@ environment; one whose episode is over waits for that, and its rows mean nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -58,6 +59,83 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """Free what the environments hold."""
+
+
+class GroupedVectorEnv:
+    """Vector environments side by side; one whose episodes are all over is left alone.
+
+    For vector environments that step those that wait along with the others: an evaluation ends with
+    its longest game, and would step all the others until then.
+
+    Args:
+        groups: of one kind.
+    """
+
+    def __init__(self, groups: Sequence[VectorEnv]) -> None:
+        self._groups = groups
+        self.num_envs = sum(group.num_envs for group in groups)
+        self.observation_space = groups[0].observation_space
+        self.action_space = groups[0].action_space
+        ends = np.cumsum([group.num_envs for group in groups]).tolist()
+        self._rows = [
+            slice(end - group.num_envs, end) for group, end in zip(groups, ends, strict=True)
+        ]
+        space = self.observation_space
+        self._observation = np.zeros((self.num_envs, *space.shape), space.dtype)
+        self._waiting = np.ones(self.num_envs, dtype=np.bool_)
+        self._stepped: list[int] = []  # groups that a step was sent to
+
+    def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
+        """Begin an episode in each environment of `mask`, with one seed for each of them."""
+        remaining = list(seeds)
+        for group, rows in zip(self._groups, self._rows, strict=True):
+            count = int(mask[rows].sum())
+            if count:
+                self._observation[rows] = group.reset(mask[rows], remaining[:count])
+                del remaining[:count]
+        self._waiting[mask] = False
+        return self._observation.copy()
+
+    def send(self, actions: IntArray) -> None:
+        """Start a step in each group that plays."""
+        self._stepped = [
+            number for number, rows in enumerate(self._rows) if not self._waiting[rows].all()
+        ]
+        for number in self._stepped:
+            self._groups[number].send(actions[self._rows[number]])
+
+    def recv(self) -> VectorStep:
+        """Finish the step of each group that plays."""
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
+        for number in self._stepped:
+            rows = self._rows[number]
+            step = self._groups[number].recv()
+            self._observation[rows], reward[rows] = step.observation, step.reward
+            terminated[rows], truncated[rows] = step.terminated, step.truncated
+            life_lost[rows] = step.life_lost
+        self._waiting |= terminated | truncated
+        return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
+        """Bring every environment into the middle of the episode of its seed and actions."""
+
+        def bring(number: int) -> Array:
+            rows = self._rows[number]
+            return self._groups[number].restore(seeds[rows], actions[rows])
+
+        self._waiting[:] = False
+        with ThreadPoolExecutor(len(self._groups)) as threads:
+            for rows, shown in zip(
+                self._rows, threads.map(bring, range(len(self._groups))), strict=True
+            ):
+                self._observation[rows] = shown
+        return self._observation.copy()
+
+    def close(self) -> None:
+        """Close every group."""
+        for group in self._groups:
+            group.close()
 
 
 class SyncVectorEnv:

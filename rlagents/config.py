@@ -314,7 +314,8 @@ def _explain(
     if " | " in takes and isinstance(got, str):
         choices = takes.split(" | ")
         return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, choices)}"
-    detail = f" ({problem['msg']})" if len(location) > 2 else ""
+    inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
+    detail = f" ({problem['msg']})" if inside_list else ""
     return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
 
 

@@ -6,7 +6,7 @@ field stands; `rlagents.config` puts the tables together and explains what is wr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -52,8 +52,8 @@ def _describe_annotation(annotation: Any, metadata: list[Any]) -> str:
     base = {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(
         annotation, ""
     )
-    if not base and arguments and str(annotation).startswith(("tuple", "list")):
-        base = "list"
+    if not base and get_origin(annotation) is list:
+        base = f"list of: {_describe_annotation(arguments[0], [])}"
     if not base:
         base = "table" if str(annotation).startswith("dict") else str(annotation)
     bounds = [

@@ -15,7 +15,7 @@ from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
-from rlagents.envs import Player, VectorEnv, find_env, make_player, make_vector_env
+from rlagents.envs import Player, VectorEnv, find_env, make_eval_env, make_player
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, num_eval_envs, play_episodes
 from rlagents.recording import record_evaluation
@@ -79,7 +79,7 @@ class TrainedAgent:
         if seed < 0:
             raise UsageError(f"--seed: expected 0 or more, got {seed}.")
         number = num_eval_envs(count, self.config.env.num_envs)
-        env = make_vector_env(find_env(self.config.env.id), self.config.env, number)
+        env = make_eval_env(find_env(self.config.env.id), self.config.env, number)
         with playing(env, self.config.env.id):
             played = play_episodes(
                 policy,

@@ -79,6 +79,7 @@ class Stream:
         self._generator = np.random.default_rng(seed)
         self._num_envs = num_envs
         self._end = end
+        self.scale = 1.0  # of rewards
         self.observation = self._random()
 
     def _random(self) -> Array:
@@ -91,7 +92,7 @@ class Stream:
         transition = Transition(
             self.observation,
             action,
-            (noise + action).astype(np.float32),
+            (self.scale * (noise + action)).astype(np.float32),
             after,
             over & (self._generator.random(self._num_envs) < 0.5),
             over,

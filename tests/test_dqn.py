@@ -840,6 +840,7 @@ def test_global_generators_are_neither_used_nor_changed(options: dict[str, Any])
         {"optimizer": "rmsprop", "loss": "mse"},
         SOFT | {"target_tau": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
         {"average_decay": 0.9},
+        NOISY | {"average_decay": 0.9},
         {"late_return": [-1e6], "late_learning_rate": [1e-3], "late_update_period_steps": [6]},
     ],
 )
@@ -1077,7 +1078,7 @@ def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], mess
         ("late_learning_rate", [0.0]),
         ("late_update_period_steps", [0]),
         ("late_epsilon", [1.5]),
-        ("average_decay", 0.0),
+        ("average_decay", -0.1),
         ("average_decay", 1.0),
         ("learning_rate_end", -0.1),
         ("learning_rate_decay_steps", 0),

@@ -22,9 +22,11 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"double": True, "n_step": 2},
     {"kind": "prioritized", "double": True},
+    {"kind": "prioritized", "update_period_steps": 5},
     NOISY | {"dueling": True},
     SOFT | {"target_tau": 0.05},
     {"double": True, "average_decay": 0.9},
+    NOISY | {"average_decay": 0.9},
     {"update_period_steps": 5, "learning_rate_end": 1e-4, "learning_rate_decay_steps": 100},
     {"late_return": [-1e6], "late_learning_rate": [1e-3], "late_update_period_steps": [6]},
 ]
@@ -151,10 +153,13 @@ def test_a_saved_agent_goes_on_bit_for_bit(
             assert equal(weights(getattr(agent, name)), weights(getattr(other, name)))
 
 
-def test_saving_and_asking_for_a_policy_change_nothing(tmp_path: Path) -> None:
-    disturbed, untouched = pipelined(kind="prioritized"), pipelined(kind="prioritized")
+@pytest.mark.parametrize("period", [2, 5, 6])  # with two environments, steps without updates
+def test_saving_and_asking_for_a_policy_change_nothing(tmp_path: Path, period: int) -> None:
+    options = {"kind": "prioritized", "update_period_steps": period}
+    disturbed, untouched = pipelined(**options), pipelined(**options)
     stream, same_stream = Stream(2), Stream(2)
-    for step in range(40):
+    for step in range(120):
+        stream.scale = same_stream.scale = 1 + step  # so that the highest priority grows
         if step % 3 == 0:
             disturbed.policy()
         if step in (5, 25):
@@ -162,6 +167,7 @@ def test_saving_and_asking_for_a_policy_change_nothing(tmp_path: Path) -> None:
             disturbed.save(tmp_path / str(step), experience=step == 25)
         actions, metrics = drive(disturbed, stream, 1)
         assert (actions, metrics) == drive(untouched, same_stream, 1)
+    untouched.policy()
     assert equal(weights(disturbed.policy()._network), weights(untouched.policy()._network))
 
 

@@ -37,7 +37,8 @@ class Obvious:
         self.options = {"n_step": 1, "adam_epsilon": 1e-8, "max_grad_norm": 10.0} | BASE | options
         self.online = {name: value.double().requires_grad_() for name, value in parameters.items()}
         self.target = self.copy()
-        self.acting = self.online  # what chooses in targets
+        self.average = self.copy()  # without a decay, the online parameters
+        self.acting = self.average  # what chooses in targets
         self.prepared: list[Prepared] = []  # with `pipelined`, for the next call
         self.moments = dict.fromkeys(parameters, (0.0, 0.0))
         self.rows: list[list[Row]] = [[] for _ in range(NUM_ENVS)]
@@ -93,7 +94,7 @@ class Obvious:
         )
         self.copies += copy_is_due
         if self.options.get("pipelined"):
-            self.acting = self.copy()
+            self.acting = self.average
             if copy_is_due:
                 self.target = self.copy()
             prepared = [self.prepare(sample) for sample in samples]
@@ -128,6 +129,13 @@ class Obvious:
                 self.moments[name] = (first, second)
                 scale = (second / (1 - 0.999**self.updates)).sqrt() + self.options["adam_epsilon"]
                 value -= self.options["learning_rate"] * first / (1 - 0.9**self.updates) / scale
+            decay = self.options.get("average_decay", 0.0)
+            self.average = {
+                name: decay * self.average[name] + (1 - decay) * value
+                for name, value in self.online.items()
+            }
+        if not self.options.get("pipelined"):
+            self.acting = self.average
 
 
 def keep_samples(agent: DQN, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
@@ -165,6 +173,8 @@ def _one_thread() -> Iterator[None]:
         {"max_grad_norm": 0.05},
         {"pipelined": True},
         {"pipelined": True, "double": True, "dueling": True, "n_step": 3},
+        {"double": True, "average_decay": 0.9},
+        {"double": True, "average_decay": 0.9, "pipelined": True},
     ],
 )
 def test_the_same_parameters_as_a_slow_obvious_dqn(

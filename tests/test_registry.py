@@ -30,6 +30,7 @@ from rlagents.envs import (
     VectorStep,
     find_env,
     list_envs,
+    make_eval_env,
     make_player,
     make_vector_env,
     register_env,
@@ -179,6 +180,20 @@ def test_emulators_get_a_thread_for_each_core_that_the_process_may_use(
         make("pong", 2)
     make("pong", 2, kwargs={"num_threads": 5})
     assert given == [1, 2, 5]
+
+
+def test_evaluation_plays_games_in_groups_of_four() -> None:
+    def made(env_id: str, number: int) -> list[int]:
+        spec = find_env(env_id)
+        config = resolve_env_config(EnvConfig(id=env_id), spec)
+        env = make_eval_env(spec, config, number)
+        assert env.num_envs == number
+        env.close()
+        return [group.num_envs for group in getattr(env, "_groups", [env])]
+
+    assert made("pong", 10) == [4, 4, 2]
+    assert made("pong", 4) == [4]
+    assert made("cartpole", 10) == [10]  # steps only those that play anyway
 
 
 def test_every_game_that_ale_ships_resolves() -> None:

@@ -789,7 +789,7 @@ def test_closing_closes_all_environments() -> None:
     runner.close()
     assert env.closed
     assert [one.closed for one in made] == [True]  # made once, used three times
-    assert made[0].num_envs == 10
+    assert made[0].num_envs == 20
 
 
 # --- every key of the tables that the runner and its observers read ---

@@ -19,7 +19,8 @@ from rlagents.envs import (
     make_vector_env,
     resolve_env_config,
 )
-from rlagents.envs.vector import SyncVectorEnv
+from rlagents.envs.cartpole import CartPoleVectorEnv
+from rlagents.envs.vector import GroupedVectorEnv, SyncVectorEnv
 
 Make = Callable[..., VectorEnv]
 
@@ -516,3 +517,82 @@ def test_an_environment_that_is_not_as_gymnasium_has_it(broken: type[Numbers]) -
 
     with pytest.raises(TypeError):  # as SyncVectorEnv promises
         begin_and_step()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 2**31 - 1))
+def test_groups_are_as_one(sizes: list[int], seed: int) -> None:
+    number = sum(sizes)
+    grouped = GroupedVectorEnv([CartPoleVectorEnv(size, 30) for size in sizes])
+    whole = CartPoleVectorEnv(number, 30)
+    assert grouped.num_envs == number
+    assert grouped.observation_space == whole.observation_space
+    assert grouped.action_space == whole.action_space
+    generator = np.random.default_rng(seed)
+    playing = np.zeros(number, dtype=np.bool_)
+    for _ in range(60):
+        mask = ~playing & (generator.random(number) < 0.3)
+        if mask.any():
+            seeds = generator.integers(1000, size=int(mask.sum())).tolist()
+            shown = [env.reset(mask, seeds) for env in (grouped, whole)]
+            assert np.array_equal(*shown)
+            playing |= mask
+        actions = generator.integers(2, size=number)
+        for env in (grouped, whole):
+            env.send(actions)
+        got, expected = grouped.recv(), whole.recv()
+        for mine, theirs in zip(got, expected, strict=True):
+            assert np.array_equal(mine, theirs)
+            assert mine.dtype == theirs.dtype
+        playing &= ~(got.terminated | got.truncated)
+    lengths = generator.integers(5, size=number)
+    played = [np.arange(length) % 2 for length in lengths]
+    shown = [env.restore(list(range(number)), played) for env in (grouped, whole)]
+    assert np.array_equal(*shown)
+    actions = np.ones(number, dtype=np.int64)
+    for env in (grouped, whole):
+        env.send(actions)
+    assert np.array_equal(grouped.recv().observation, whole.recv().observation)
+
+
+def test_a_group_whose_games_are_over_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped: list[tuple[str, int]] = []
+
+    class Counting(CartPoleVectorEnv):
+        def send(self, actions: Any) -> None:
+            stepped.append(("send", self.num_envs))
+            super().send(actions)
+
+        def recv(self) -> VectorStep:
+            stepped.append(("recv", self.num_envs))
+            return super().recv()
+
+    env = GroupedVectorEnv([Counting(1, 2), Counting(2, 4)])
+    begin(env, 1, 2, 3)
+    shown = [step(env, 0, 1, 0).observation for _ in range(4)]
+    assert stepped == 2 * [("send", 1), ("send", 2), ("recv", 1), ("recv", 2)] + 2 * [
+        ("send", 2),
+        ("recv", 2),
+    ]
+    assert np.array_equal(shown[1][0], shown[3][0])  # what was seen last
+    stepped.clear()
+    env.reset(mask_of(env, 0), [7])
+    step(env, 0, 0, 0)
+    assert stepped == [("send", 1), ("recv", 1)]
+
+
+@pytest.mark.parametrize("env_id", ATARI)
+def test_games_in_groups_are_played_as_alone(make: Make, env_id: str) -> None:
+    groups = [make(env_id, size, **options_for(env_id)) for size in (4, 2)]
+    env = GroupedVectorEnv(groups)
+    actions = some_actions(env, 12)
+    shown = [begin(env, *range(6))]
+    shown += [step(env, *row).observation for row in actions]
+    restored = env.restore(range(6), list(actions.T))
+    for index in (0, 5):
+        alone = play(make(env_id, 1, **options_for(env_id)), index, actions[:, index])
+        assert all(
+            np.array_equal(got[index], want)
+            for got, want in zip(shown, [alone[0], *alone[1::2]], strict=True)
+        )
+    assert np.array_equal(restored, shown[-1])

@@ -14,7 +14,7 @@ Differences from the paper:
 - With `pipelined`, a second thread takes the gradient steps of one vector step while the first
   prepares those of the next that has any: it draws batches and computes their targets, and acts,
   with a copy of the weights from before those gradient steps. Priorities are set as late. Nothing
-  depends on which thread is faster.
+  depends on which thread is faster, or on when somebody waits for the second.
 - `reset_return_at_score` values the way to the next point only, as 'Pong from pixels' (Karpathy
   2016) has it for policy gradients; the paper bootstraps through points to the end of the game.
 - Noisy layers (`[network] noisy`, Fortunato et al. 2018) are an option. Noise is drawn as in that
@@ -28,7 +28,8 @@ Differences from the paper:
   variance of gradients (0.01) is divided by the square of its batch of 32.
 - Distributions of returns in place of their means are an option: Bellemare et al. (2017).
 - The target network may follow slowly after each update (Lillicrap et al. 2016).
-- A moving average of the weights may play in place of the latest (Polyak and Juditsky 1992).
+- A moving average of the weights may play in place of the latest (Polyak and Juditsky 1992); with
+  `double` it also chooses the action in the target. The target network follows the latest.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ class DQNConfig(Table):
     """Agent steps for each update, one number for each late_return."""
     late_epsilon: list[Probability] | None = None
     """Chances of a random action, one for each late_return."""
-    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Play with a moving average of the weights, of which each update leaves this part."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Play with a moving average of the weights, of which an update keeps this part; 0 for none."""
     target_period_steps: Count = 10_000
     """Agent steps between two copies of the network into the target network."""
     target_tau: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -257,7 +258,7 @@ class DQN(Agent):
         self._optimizer = _make_optimizer(config, self._network)
         # The weights that are the agent's play: the latest, or their moving average.
         self._playing = self._network
-        if config.average_decay is not None:
+        if config.average_decay > 0:
             self._playing = copy.deepcopy(self._network).requires_grad_(False)
         # The weights that choose actions, in play and, with `double`, in targets. The first thread
         # has a copy of its own while the second one learns.
@@ -268,6 +269,7 @@ class DQN(Agent):
             self._learner = ThreadPoolExecutor(1, thread_name_prefix="learner")
         self._prepared: list[_Prepared] = []  # what the learner does next
         self._improving: Future[list[_Improvement]] | None = None  # what it is doing
+        self._learned: list[_Improvement] = []  # whose priorities are set before the next batches
         self._updates: list[Metrics] = []  # done and not reported yet
         self._replay = replay
         self._replay_generator = replay_generator
@@ -440,6 +442,8 @@ class DQN(Agent):
             return {}  # the learner has the time until there is more to do
         else:
             self._wait_for_learner()
+            self._set_priorities(self._learned)
+            self._learned = []
             self._acting.load_state_dict(self._playing.state_dict())
             self._copy_to_target()
             self._improving = self._learner.submit(
@@ -462,21 +466,35 @@ class DQN(Agent):
         }
 
     def _update(self) -> Metrics:
-        return self._take_in(self._improve(self._prepare(), self.learning_rate))
+        improvement = self._improve(self._prepare(), self.learning_rate)
+        self._follow()
+        self._set_priorities([improvement])
+        return improvement.metrics
 
     def _wait_for_learner(self) -> None:
+        """Let the learner finish.
+
+        Priorities are set later: new transitions get the highest of them, so that a run would
+        depend on when somebody waits.
+        """
         if self._improving is not None:
             improving, self._improving = self._improving, None
-            self._updates += [self._take_in(improvement) for improvement in improving.result()]
+            for improvement in improving.result():
+                self._follow()
+                self._learned.append(improvement)
+                self._updates.append(improvement.metrics)
 
-    def _take_in(self, improvement: _Improvement) -> Metrics:
-        """Do what follows on a gradient step; return its metrics."""
+    def _follow(self) -> None:
+        """Move the target network after a gradient step, where it is not copied."""
         if self._config.target_tau is not None:
             _move(self._target, self._network, self._config.target_tau)
-        if improvement.drawn is not None:
-            assert isinstance(self._replay, PrioritizedReplay)  # none else tells what was drawn
-            self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
-        return improvement.metrics
+
+    def _set_priorities(self, improvements: Sequence[_Improvement]) -> None:
+        """Set priorities by the errors that gradient steps found."""
+        for improvement in improvements:
+            if improvement.drawn is not None:
+                assert isinstance(self._replay, PrioritizedReplay)  # none else tells what was drawn
+                self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
 
     def _copy_to_target(self) -> None:
         """Copy the network into the target network if it is time to."""
@@ -542,7 +560,7 @@ class DQN(Agent):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        if self._config.average_decay is not None:
+        if self._config.average_decay > 0:
             _move(self._playing, self._network, 1 - self._config.average_decay)
         metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
         return _Improvement(metrics, prepared.drawn, errors.detach())
@@ -619,6 +637,7 @@ class DQN(Agent):
             self._replay.save(directory / "replay")
             if self._learner is not None:
                 _save_prepared(self._prepared, directory / "replay" / "prepared.safetensors")
+                _save_learned(self._learned, directory / "replay" / "learned.safetensors")
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote; without replay, learning waits until it is filled again."""
@@ -645,6 +664,7 @@ class DQN(Agent):
             if self._learner is not None:
                 path = directory / "replay" / "prepared.safetensors"
                 self._prepared = _load_prepared(path, self._device)
+                self._learned = _load_learned(directory / "replay" / "learned.safetensors")
         else:
             self._owed_steps = 0
             self._learn_after = self._steps + self._config.learning_starts
@@ -693,6 +713,29 @@ def _load_prepared(path: Path, device: torch.device) -> list[_Prepared]:
             parts["weights"].to(device) if "weights" in parts else None,
             Drawn(parts["leaves"].numpy(), parts["rows"].numpy()) if "rows" in parts else None,
         )
+        for _, parts in sorted(batches.items())
+    ]
+
+
+def _save_learned(improvements: Sequence[_Improvement], path: Path) -> None:
+    """Write the errors of batches whose priorities are to be set."""
+    tensors: dict[str, Tensor] = {}
+    for index, improvement in enumerate(improvements):
+        if improvement.drawn is not None:
+            tensors[f"{index}.errors"] = improvement.errors
+            tensors[f"{index}.leaves"] = torch.from_numpy(improvement.drawn.leaves)
+            tensors[f"{index}.rows"] = torch.from_numpy(improvement.drawn.rows)
+    storage.save_tensors(tensors, path)
+
+
+def _load_learned(path: Path) -> list[_Improvement]:
+    """Read back what `_save_learned` wrote; metrics have been reported by then."""
+    batches: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in storage.load_tensors(path).items():
+        index, name = key.split(".", 1)
+        batches.setdefault(int(index), {})[name] = tensor
+    return [
+        _Improvement({}, Drawn(parts["leaves"].numpy(), parts["rows"].numpy()), parts["errors"])
         for _, parts in sorted(batches.items())
     ]
 
