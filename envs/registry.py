@@ -332,7 +332,7 @@ def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return `num_envs` environments for episodes that are played to their ends.
 
     Emulators step all games of a vector environment, also those that are over. In groups of four,
-    the last games are played by themselves, which takes a fifth of the time.
+    the last games are played by themselves, in a quarter of the time.
 
     Args:
         spec: of the environment.
