@@ -701,10 +701,6 @@ def _save_prepared(batches: Sequence[_Prepared], path: Path) -> None:
 
 def _load_prepared(path: Path, device: torch.device) -> list[_Prepared]:
     """Read back what `_save_prepared` wrote."""
-    batches: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in storage.load_tensors(path).items():
-        index, name = key.split(".", 1)
-        batches.setdefault(int(index), {})[name] = tensor
     return [
         _Prepared(
             parts["observation"].to(device),
@@ -713,7 +709,7 @@ def _load_prepared(path: Path, device: torch.device) -> list[_Prepared]:
             parts["weights"].to(device) if "weights" in parts else None,
             Drawn(parts["leaves"].numpy(), parts["rows"].numpy()) if "rows" in parts else None,
         )
-        for _, parts in sorted(batches.items())
+        for parts in _load_numbered(path)
     ]
 
 
@@ -730,14 +726,19 @@ def _save_learned(improvements: Sequence[_Improvement], path: Path) -> None:
 
 def _load_learned(path: Path) -> list[_Improvement]:
     """Read back what `_save_learned` wrote; metrics have been reported by then."""
-    batches: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in storage.load_tensors(path).items():
-        index, name = key.split(".", 1)
-        batches.setdefault(int(index), {})[name] = tensor
     return [
         _Improvement({}, Drawn(parts["leaves"].numpy(), parts["rows"].numpy()), parts["errors"])
-        for _, parts in sorted(batches.items())
+        for parts in _load_numbered(path)
     ]
+
+
+def _load_numbered(path: Path) -> list[dict[str, Tensor]]:
+    """Return a file's tensors `0.name`, `0.other`, `1.name`, ..., those of a number together."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in storage.load_tensors(path).items():
+        index, name = key.split(".", 1)
+        found.setdefault(int(index), {})[name] = tensor
+    return [parts for _, parts in sorted(found.items())]
 
 
 def _make_optimizer(config: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
