@@ -7,7 +7,6 @@ environment; one whose episode is over waits for that, and its rows mean nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -119,17 +118,9 @@ class GroupedVectorEnv:
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions."""
-
-        def bring(number: int) -> Array:
-            rows = self._rows[number]
-            return self._groups[number].restore(seeds[rows], actions[rows])
-
         self._waiting[:] = False
-        with ThreadPoolExecutor(len(self._groups)) as threads:
-            for rows, shown in zip(
-                self._rows, threads.map(bring, range(len(self._groups))), strict=True
-            ):
-                self._observation[rows] = shown
+        for group, rows in zip(self._groups, self._rows, strict=True):
+            self._observation[rows] = group.restore(seeds[rows], actions[rows])
         return self._observation.copy()
 
     def close(self) -> None:
