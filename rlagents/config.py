@@ -316,6 +316,8 @@ def _explain(
         return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, choices)}"
     inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
     detail = f" ({problem['msg']})" if inside_list else ""
+    if takes.startswith("list of") and isinstance(got, int | float):
+        detail = f"; a list of one is written [{got}]"
     return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
 
 

@@ -6,19 +6,39 @@ field stands; `rlagents.config` puts the tables together and explains what is wr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 
 class Table(BaseModel):
-    """A frozen, strictly checked table of a configuration: unknown keys are refused."""
+    """A frozen, strictly checked table of a configuration: unknown keys are refused.
+
+    The text "none" stands for None, which TOML has no word for, where a key takes None but no text.
+    """
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        fields = cls.model_fields
+        return {
+            key: None if value == "none" and key in fields and _may_be_none(fields[key]) else value
+            for key, value in values.items()
+        }
+
+
+def _may_be_none(field: FieldInfo) -> bool:
+    kinds = get_args(field.annotation)
+    return type(None) in kinds and str not in kinds
 
 
 def _whole(value: Any) -> Any:
@@ -36,7 +56,8 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 def describe_type(field: FieldInfo) -> str:
     """Return what a field takes, in words: `whole number, 1 or more`."""
-    return _describe_annotation(field.annotation, list(field.metadata))
+    described = _describe_annotation(field.annotation, list(field.metadata))
+    return f"{described}, or none" if _may_be_none(field) else described
 
 
 def _describe_annotation(annotation: Any, metadata: list[Any]) -> str:

@@ -210,6 +210,31 @@ def test_overrides_leave_the_tables_as_they_were() -> None:
     assert tables == {"env": {"id": "cartpole", "num_envs": 2}}
 
 
+def test_none_leaves_out_what_a_recipe_sets() -> None:
+    tables, _ = read_config("pong-dqn")
+    assert tables["agent"]["late_return"] is not None
+    late = [key for key in tables["agent"] if key.startswith("late_")]
+    words = parse_option_values({f"agent.{key}": "none" for key in late})
+    config: Any = build_config(tables, words, "test.toml")
+    assert all(getattr(config.agent, key) is None for key in late)
+
+
+def test_none_is_the_text_where_text_is_asked_for() -> None:
+    words = parse_option_values({"env.action_set": "none", "replay.compression": "none"})
+    config: Any = build_config(MINIMAL, words, "test.toml")
+    assert config.env.action_set == "none"
+    assert config.replay.compression == "none"
+
+
+def test_none_is_refused_where_a_value_is_needed() -> None:
+    message = refusal(MINIMAL, {"agent.gamma": "none"})
+    assert message == '--agent.gamma: expected number, 0 or more, at most 1, got "none".'
+
+
+def test_a_number_in_place_of_a_list_is_told_how_to_write_one() -> None:
+    assert "a list of one is written [10]" in refusal(MINIMAL, {"agent.late_return": 10})
+
+
 def test_a_table_as_kwargs() -> None:
     config = build_config(MINIMAL, parse_option_values({"env.kwargs": "{sutton = true}"}), "t")
     assert config.env.kwargs == {"sutton": True}
@@ -481,7 +506,7 @@ def test_the_command_names_the_file_that_is_wrong(
 def _bounds(takes: str) -> tuple[bool, float, float, bool, bool]:
     """What a help text promises: whole?, low, high, low excluded?, high excluded?"""
     low, high, above, below = -math.inf, math.inf, False, False
-    for part in takes.split(", ")[1:]:
+    for part in takes.removesuffix(", or none").split(", ")[1:]:
         number = float(re.sub(r"[^0-9e.+-]", "", re.sub(r"or more|at most|above|below", "", part)))
         if "or more" in part:
             low = number
@@ -506,6 +531,7 @@ NUMERIC = {
 CONTRADICTING = (
     "agent.learning_starts",
     "agent.n_step",
+    "agent.epsilon_spread",
     "agent.target_tau",
     "agent.learning_rate_end",
     "agent.learning_rate_decay_steps",
