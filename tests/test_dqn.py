@@ -224,6 +224,17 @@ def test_exploration_is_as_frequent_as_epsilon_and_uniform(epsilon: float) -> No
     assert varied.all()  # each environment draws for itself
 
 
+def test_environments_explore_unequally() -> None:
+    agent = make_agent(3, epsilon_start=0.8, epsilon_end=0.8, epsilon_spread=7.0)
+    observation = Stream(3).observation
+    best = agent.policy().act(observation)
+    chosen = np.stack([agent.act(observation) for _ in range(4000)])
+    # 0.8 to the powers 1, 4.5 and 8; one random action in four is the best one.
+    expected = [0.8 * 3 / 4, 0.366357 * 3 / 4, 0.167772 * 3 / 4]
+    assert (chosen != best).mean(axis=0) == pytest.approx(expected, abs=0.03)
+    assert agent.gauges()["charts/epsilon"] == 0.8  # the first environment's
+
+
 @pytest.mark.parametrize(
     ("num_envs", "period", "expected"),
     [
@@ -623,6 +634,7 @@ CHANGES: dict[str, Any] = {
     "epsilon_start": 0.5,
     "epsilon_end": 0.9,
     "epsilon_decay_steps": 20,
+    "epsilon_spread": 3.0,
     "clip_rewards": True,
     "reset_return_at_score": True,
     "max_grad_norm": 0.01,
@@ -1065,9 +1077,15 @@ def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], mess
         DQN.check(make_tables(**options), num_envs=2)
 
 
+def test_one_environment_alone_cannot_explore_unequally() -> None:
+    with pytest.raises(UsageError, match="epsilon_spread: does nothing with one environment"):
+        DQN.check(make_tables(epsilon_spread=7.0), num_envs=1)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("epsilon_spread", -1.0),
         ("optimizer", "sgd"),
         ("loss", "l1"),
         ("target_tau", 0.0),

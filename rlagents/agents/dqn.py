@@ -21,6 +21,7 @@ Differences from the paper:
   paper's Algorithm 1: one draw for each choice of actions, and one each for the online network, the
   target network and, with `double`, the choice in the target, shared by all transitions of a batch.
   The N environments of a step share a draw; the means alone are played in evaluation.
+- Environments may explore unequally, as the actors of Ape-X do (Horgan et al. 2018).
 - Replay is uniform as in the paper, or by priority (Schaul et al. 2016).
 - n-step returns (Sutton 1988) are an option; the paper has n = 1. No correction for older policies.
 - Adam (Kingma and Ba 2015) is the default, as in today's implementations; the paper's RMSProp is an
@@ -139,6 +140,9 @@ class DQNConfig(Table):
     """Chance of a random action in the end."""
     epsilon_decay_steps: Count = 100_000
     """Agent steps over which epsilon falls in a straight line."""
+    epsilon_spread: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Let environments explore unequally: the first of them by epsilon, the last by epsilon to the
+    power of 1 + epsilon_spread, the others between (Horgan et al. 2018)."""
     clip_rewards: bool = False
     """Learn from the sign of each reward (Mnih et al. 2015); returns are reported unclipped."""
     reset_return_at_score: bool = False
@@ -276,6 +280,8 @@ class DQN(Agent):
         self._num_actions = num_actions
         self._num_envs = num_envs
         self._exploration = seeding.generator(seed, _EXPLORATION)
+        # Of epsilon in each environment: 1 + spread i / (N - 1), Horgan et al. (2018), Section 4.1.
+        self._exponents = 1 + np.linspace(0, config.epsilon_spread, num_envs)  # [N]
         self._noise: torch.Generator | None = None  # of choices and targets
         self._learning_noise: torch.Generator | None = None
         if has_noise(network):
@@ -352,6 +358,11 @@ class DQN(Agent):
                 f"[agent] learning_starts: {table.learning_starts} transitions never fit into "
                 f"[replay] capacity = {replay.capacity}; lower the one or raise the other."
             )
+        if table.epsilon_spread > 0 and num_envs == 1:
+            raise UsageError(
+                "[agent] epsilon_spread: does nothing with one environment; leave it out, or raise "
+                "[env] num_envs."
+            )
         fewest = num_envs * (table.n_step + 1)
         if table.learning_starts < fewest:
             raise UsageError(
@@ -379,7 +390,7 @@ class DQN(Agent):
 
     @property
     def epsilon(self) -> float:
-        """The chance of a random action now."""
+        """The chance of a random action now; with `epsilon_spread`, in the first environment."""
         config = self._config
         if self._late.reached and config.late_epsilon is not None:
             return config.late_epsilon[self._late.reached - 1]
@@ -410,7 +421,7 @@ class DQN(Agent):
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
         """Return epsilon-greedy actions: [N, ...] -> [N] int64."""
-        explores = self._exploration.random(self._num_envs) < self.epsilon
+        explores = self._exploration.random(self._num_envs) < self.epsilon**self._exponents
         actions = self._exploration.integers(self._num_actions, size=self._num_envs)
         if not explores.all():
             self._draw_noise(self._acting)
