@@ -24,7 +24,7 @@ _PROFILE_HELP = "end with a table of where the time went, kept in profile.json t
 _DEFAULT_OF = {"env": "as the environment says", "network": "as the torso says"}
 _TRAIN_EXAMPLES = """examples:
   rlagents train cartpole-dqn
-  rlagents train pong-dqn --seed 2 --agent.learning-rate 1e-4
+  rlagents train pong-dqn --seed 2 --agent.n-step 3
   rlagents train my-config.toml --env.num-envs 16 --name try-1"""
 
 
@@ -300,7 +300,7 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     agent_names = [chosen] if names else [name for name, _ in list_agents()]
     shown: set[str] = set()
     title = f"of {names[0]}" if names else "with the agents' own defaults"
-    print(f"\nkeys of the config, {title}; each is an option:")
+    print(f'\nkeys of the config, {title}; each is an option, and "none" leaves one out:')
     for agent in agent_names:
         for option in options(RunConfig.for_agent(agent), tables):
             if option.name.startswith("agent.") and len(agent_names) > 1:
@@ -317,7 +317,8 @@ def _print_option(option: Option, prefix: str) -> None:
         return
     shown = json.dumps(default)
     if default is None:
-        shown = _DEFAULT_OF.get(option.name.partition(".")[0], "none")
+        means = _DEFAULT_OF.get(option.name.partition(".")[0])
+        shown = "none" if means is None else f"none, {means}"
     shown = shown if default != "required" else "required"
     print(f"  {option.flag}\n      {prefix}{option.help} [{option.takes}; default: {shown}]")
 

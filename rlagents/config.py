@@ -251,7 +251,8 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
         raise UsageError("\n".join(lines)) from None
     if config.evaluation.stop_episodes is not None and config.evaluation.stop_return is None:
         raise UsageError(
-            "[evaluation] stop_episodes: needs stop_return beside it, the mean return to reach."
+            "[evaluation] stop_episodes: needs stop_return beside it, the mean return to reach; or "
+            'set it to "none" too.'
         )
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
@@ -316,8 +317,8 @@ def _explain(
         return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, choices)}"
     inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
     detail = f" ({problem['msg']})" if inside_list else ""
-    if takes.startswith("list of") and isinstance(got, int | float):
-        detail = f"; a list of one is written [{got}]"
+    if "list of" in takes and len(location) == 2 and type(got) in (int, float):
+        detail = f"; lists stand in brackets, [{got}]"
     return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
 
 

@@ -7,7 +7,8 @@ field stands; `rlagents.config` puts the tables together and explains what is wr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -31,14 +32,30 @@ class Table(BaseModel):
             return values
         fields = cls.model_fields
         return {
-            key: None if value == "none" and key in fields and _may_be_none(fields[key]) else value
+            key: None if _is_none(value) and key in fields and may_be_none(fields[key]) else value
             for key, value in values.items()
         }
 
 
-def _may_be_none(field: FieldInfo) -> bool:
-    kinds = get_args(field.annotation)
-    return type(None) in kinds and str not in kinds
+def _is_none(value: Any) -> bool:
+    return isinstance(value, str) and value == "none"
+
+
+def may_be_none(field: FieldInfo) -> bool:
+    """Tell whether a field takes None, and no text that "none" could be."""
+    kinds = _kinds(field.annotation)
+    return type(None) in kinds and str not in kinds and "none" not in kinds
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the types in a union, and the values of a choice in place of its type."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [annotation]
 
 
 def _whole(value: Any) -> Any:
@@ -57,7 +74,13 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 def describe_type(field: FieldInfo) -> str:
     """Return what a field takes, in words: `whole number, 1 or more`."""
     described = _describe_annotation(field.annotation, list(field.metadata))
-    return f"{described}, or none" if _may_be_none(field) else described
+    if not may_be_none(field):
+        return described
+    if " | " in described:
+        return f"{described} | none"
+    if described.startswith("list"):
+        return f"none, or {described}"
+    return f"{described}, or none"
 
 
 def _describe_annotation(annotation: Any, metadata: list[Any]) -> str:

@@ -152,9 +152,9 @@ def make_jobs(options: argparse.Namespace) -> tuple[OursJob, PeerJob]:
     batch_size: int = getattr(config.replay, "batch_size", 0)
     period: int = getattr(config.agent, "update_period_steps", 0)
     learning_starts: int = options.learning_starts or getattr(config.agent, "learning_starts", 0)
-    late_returns = getattr(config.agent, "late_return", None)
-    if late_returns is not None:  # what changes then does not change in between
-        overrides["agent.late_return"] = [1e9 * (1 + place) for place in range(len(late_returns))]
+    # A recipe's stages begin with how well it plays, and would change what is measured.
+    late = [key for key in type(config.agent).model_fields if key.startswith("late_")]
+    overrides |= {f"agent.{key}": None for key in late if getattr(config.agent, key) is not None}
     peer = PEERS[options.peer]
     num_envs: int = options.peer_envs or peer.num_envs
     peer_batch_size: int = options.peer_batch_size or peer.batch_size

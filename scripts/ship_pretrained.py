@@ -142,15 +142,9 @@ def training_command(config: RunConfig, recipe: str) -> str:
     for key in chosen:  # a recipe's own, where it was not changed
         table, _, name = key.partition(".")
         usual[key] = tables.get(table, {}).get(name)
-    unset = [key for key, value in mine.items() if value is None and usual[key] is not None]
-    if unset:
-        raise UsageError(
-            f"The run left {', '.join(unset)} out, which today's {recipe} sets, and no option says "
-            "so: say with --command how others can train it."
-        )
     words = ["rlagents", "train", recipe, "--seed", str(config.seed)]
     for key, value in mine.items():
-        if key != "seed" and value is not None and value != usual[key]:
+        if key != "seed" and value != usual[key]:
             words += [option_flag(key), value if isinstance(value, str) else toml(value)]
     return shlex.join(words)
 
@@ -166,7 +160,9 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 
 def toml(value: Any) -> str:
-    """Return a value as TOML has it on one line."""
+    """Return a value as an option has it: as in TOML, on one line, or "none"."""
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
     return json.dumps(value)

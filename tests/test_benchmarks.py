@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,15 @@ def test_options_reach_the_jobs() -> None:
 
 def test_learning_starts_where_the_recipe_says() -> None:
     ours, theirs = jobs(*EIGHT, "--set", "agent.learning_starts=1234")
-    assert min(ours.overrides["agent.late_return"]) == 1e9  # as if it never played well
-    build_config(read_config("pong-dqn")[0], ours.overrides, "pong-dqn")
     assert ours.learning_starts == theirs.learning_starts == 1234
+
+
+def test_a_recipes_stages_are_left_out() -> None:
+    ours, _ = jobs(*EIGHT)
+    tables, recipe = read_config("pong-dqn")
+    assert tables["agent"]["late_return"] is not None
+    config: Any = build_config(tables, ours.overrides, recipe)
+    assert config.agent.late_return is None
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
 from rlagents.agents import find_agent
 from rlagents.config import (
@@ -27,7 +28,7 @@ from rlagents.config import (
 from rlagents.envs import find_env, resolve_env_config
 from rlagents.errors import UsageError
 from rlagents.replay import ReplayConfig
-from rlagents.tables import Table
+from rlagents.tables import Probability, Table, describe_type
 
 AGENTS = ("dqn", "reinforce")
 MINIMAL: dict[str, Any] = {"env": {"id": "cartpole"}}
@@ -231,8 +232,67 @@ def test_none_is_refused_where_a_value_is_needed() -> None:
     assert message == '--agent.gamma: expected number, 0 or more, at most 1, got "none".'
 
 
+def test_what_needs_another_key_says_how_to_leave_both_out() -> None:
+    tables, _ = read_config("pong-dqn")
+    message = refusal(tables, {"agent.late_return": "none"})
+    assert message.startswith("[agent] late_learning_rate: needs late_return")
+    assert message.endswith('or set it to "none" too.')
+    tables, _ = read_config("cartpole-dqn")
+    message = refusal(tables, {"evaluation.stop_return": "none"})
+    assert message.startswith("[evaluation] stop_episodes: needs stop_return")
+    assert message.endswith('or set it to "none" too.')
+
+
 def test_a_number_in_place_of_a_list_is_told_how_to_write_one() -> None:
-    assert "a list of one is written [10]" in refusal(MINIMAL, {"agent.late_return": 10})
+    hint = "lists stand in brackets, [10]"
+    assert hint in refusal(MINIMAL, {"agent.late_return": 10})
+    assert hint in refusal(tables_with("agent.late_return", 10))
+    assert "brackets" not in refusal(MINIMAL, {"agent.late_return": True})
+    message = refusal(MINIMAL, {"agent.late_epsilon": [1.5]})
+    assert "less than or equal to 1" in message
+    assert "brackets" not in message
+
+
+class Kinds(Table):
+    """Keys of every kind that may be None."""
+
+    number: Probability | None = None
+    several: list[int] | None = None
+    choice: Literal["a", "b"] | None = None
+    switch: bool | None = None
+    text: str | None = None
+    bounded_text: Annotated[str, Field(max_length=9)] | None = None
+    choice_of_none: Literal["none", "a"] | None = None
+    needed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("key", "takes"),
+    [
+        ("number", "number, 0 or more, at most 1, or none"),
+        ("several", "none, or list of: whole number"),
+        ("choice", "a | b | none"),
+        ("switch", "true | false | none"),
+    ],
+)
+def test_none_is_offered_and_taken_where_a_key_may_be_none(key: str, takes: str) -> None:
+    assert describe_type(Kinds.model_fields[key]) == takes
+    assert getattr(Kinds.model_validate({key: "none"}), key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "takes"),
+    [("text", "text"), ("bounded_text", "text"), ("choice_of_none", "none | a")],
+)
+def test_none_stays_text_where_a_key_takes_text(key: str, takes: str) -> None:
+    assert describe_type(Kinds.model_fields[key]) == takes
+    assert getattr(Kinds.model_validate({key: "none"}), key) == "none"
+
+
+def test_none_is_no_number() -> None:
+    assert describe_type(Kinds.model_fields["needed"]) == "whole number"
+    with pytest.raises(ValidationError, match="needed"):
+        Kinds.model_validate({"needed": "none"})
 
 
 def test_a_table_as_kwargs() -> None:

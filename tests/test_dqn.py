@@ -235,6 +235,32 @@ def test_environments_explore_unequally() -> None:
     assert agent.gauges()["charts/epsilon"] == 0.8  # the first environment's
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_never_and_always_are_the_same_in_every_environment(epsilon: float) -> None:
+    agent = make_agent(3, epsilon_start=0.5, epsilon_end=epsilon, epsilon_decay_steps=1)
+    other = make_agent(
+        3, epsilon_start=0.5, epsilon_end=epsilon, epsilon_decay_steps=1, epsilon_spread=7.0
+    )
+    observation = Stream(3).observation
+    feed(agent, 3, num_envs=3)
+    feed(other, 3, num_envs=3)
+    for _ in range(50):
+        assert agent.act(observation).tolist() == other.act(observation).tolist()
+
+
+def test_environments_explore_unequally_in_a_stage_too() -> None:
+    late = {"late_return": [-1e6], "late_epsilon": [0.25]}
+    agent = make_agent(2, epsilon_start=0.0, epsilon_end=0.0, epsilon_spread=3.0, **late)
+    for _ in range(10):
+        score(agent, [0.0, 0.0])
+    assert agent.epsilon == 0.25  # the stage has begun
+    observation = Stream(2).observation
+    best = agent.policy().act(observation)
+    chosen = np.stack([agent.act(observation) for _ in range(4000)])
+    expected = [0.25 * 3 / 4, 0.25**4 * 3 / 4]
+    assert (chosen != best).mean(axis=0) == pytest.approx(expected, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("num_envs", "period", "expected"),
     [
@@ -1059,6 +1085,10 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"late_update_period_steps": [9]}, "late_update_period_steps: needs late_return"),
         ({"late_learning_rate": [0.1]}, "late_learning_rate: needs late_return"),
         ({"late_epsilon": [0.1]}, "late_epsilon: needs late_return"),
+        (
+            {"epsilon_start": 0.0, "epsilon_end": 0.0, "epsilon_spread": 7.0},
+            "epsilon_spread: does nothing where epsilon is always 0",
+        ),
         ({"late_return": [9]}, "late_return: needs late_learning_rate, late_update.* or late_eps"),
         (
             {"late_return": [9, 9], "late_epsilon": [0, 0]},

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import rlagents
 from rlagents import pretrained
 from rlagents.api import Pretrained
-from rlagents.config import build_config, read_config
+from rlagents.config import build_config, parse_option_values, read_config
 from rlagents.envs import find_env, resolve_env_config
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "ship_pretrained.py"
@@ -163,15 +163,21 @@ def test_the_command_names_what_differs_from_the_recipe(
     assert command == " ".join(["rlagents", "train", recipe, "--seed", "7", *words])
 
 
-def test_what_a_run_left_out_and_the_recipe_sets_needs_a_command(script: ModuleType) -> None:
+def test_the_command_leaves_out_what_a_run_left_out_and_the_recipe_sets(
+    script: ModuleType,
+) -> None:
     tables, _ = read_config("pong-dqn")
     assert tables["agent"]["late_return"]
     agent = {key: value for key, value in tables["agent"].items() if not key.startswith("late_")}
     config = build_config(tables | {"agent": agent}, {"device": "cpu"}, "pong-dqn")
     env = resolve_env_config(config.env, find_env(config.env.id))
     config = config.model_copy(update={"env": env})
-    with pytest.raises(rlagents.UsageError, match=r"left agent.late_return, .* say with --com"):
-        script.training_command(config, "pong-dqn")
+    words = shlex.split(script.training_command(config, "pong-dqn"))
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    assert given["--agent.late-return"] == "none"
+    overrides = {flag.removeprefix("--").replace("-", "_"): text for flag, text in given.items()}
+    again = build_config(tables, parse_option_values(overrides), "pong-dqn")
+    assert again.agent == config.agent
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class DQNConfig(Table):
     late_update_period_steps: list[Count] | None = None
     """Agent steps for each update, one number for each late_return."""
     late_epsilon: list[Probability] | None = None
-    """Chances of a random action, one for each late_return."""
+    """Values of epsilon, one for each late_return."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Play with a moving average of the weights, of which an update keeps this part; 0 for none."""
     target_period_steps: Count = 10_000
@@ -141,8 +141,8 @@ class DQNConfig(Table):
     epsilon_decay_steps: Count = 100_000
     """Agent steps over which epsilon falls in a straight line."""
     epsilon_spread: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Let environments explore unequally: the first of them by epsilon, the last by epsilon to the
-    power of 1 + epsilon_spread, the others between (Horgan et al. 2018)."""
+    """Let environments explore unequally (Horgan et al. 2018): the first of them by epsilon, the
+    last by epsilon to the power of 1 + epsilon_spread, the others between; 0 for all alike."""
     clip_rewards: bool = False
     """Learn from the sign of each reward (Mnih et al. 2015); returns are reported unclipped."""
     reset_return_at_score: bool = False
@@ -360,7 +360,7 @@ class DQN(Agent):
             )
         if table.epsilon_spread > 0 and num_envs == 1:
             raise UsageError(
-                "[agent] epsilon_spread: does nothing with one environment; leave it out, or raise "
+                "[agent] epsilon_spread: does nothing with one environment; set it to 0, or raise "
                 "[env] num_envs."
             )
         fewest = num_envs * (table.n_step + 1)
@@ -807,6 +807,12 @@ def _refuse_idle_options(table: DQNConfig) -> None:
         given, missing = (end, steps) if changed(end) else (steps, end)
         raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
     _check_late(table)
+    epsilons = {table.epsilon_start, table.epsilon_end, *(table.late_epsilon or [])}
+    if table.epsilon_spread > 0 and epsilons <= {0.0, 1.0} and len(epsilons) == 1:
+        raise UsageError(
+            f"[agent] epsilon_spread: does nothing where epsilon is always {table.epsilon_end:g}; "
+            "set it to 0, or change epsilon_end."
+        )
     if table.target_tau is not None and changed("target_period_steps"):
         default = DQNConfig.model_fields["target_period_steps"].default
         raise UsageError(
@@ -824,13 +830,14 @@ def _check_late(table: DQNConfig) -> None:
     if returns is None:
         if given:
             raise UsageError(
-                f"[agent] {given[0]}: needs late_return beside it, the returns to reach."
+                f"[agent] {given[0]}: needs late_return beside it, the returns to reach; or set it "
+                'to "none" too.'
             )
         return
     if not given:
         raise UsageError(
             f"[agent] late_return: needs {', '.join(keys[:-1])} or {keys[-1]} beside it, what is "
-            "to change then."
+            'to change then; or set it to "none" too.'
         )
     if returns != sorted(set(returns)):
         raise UsageError(f"[agent] late_return: expected ascending returns, got {returns}.")

@@ -7,7 +7,7 @@ import tempfile
 
 import rlagents
 from measuring import Measurement, fail
-from peers.jobs import EPSILON, OursJob
+from peers.jobs import EPSILON, REPLAY_CAPACITY, OursJob
 from rlagents import machine
 
 LINE_PERIOD_S = 0.5  # between the lines of metrics.jsonl, which the clock is read from
@@ -20,6 +20,8 @@ def measure(job: OursJob) -> Measurement:
     overrides = {
         "agent.epsilon_start": EPSILON,
         "agent.epsilon_end": EPSILON,
+        "agent.epsilon_spread": 0.0,
+        "replay.capacity": REPLAY_CAPACITY,
         "evaluation.period_steps": 0,
         "recording.enabled": False,
         "checkpoint.period_steps": 10**12,  # one at the end, behind the last reading
