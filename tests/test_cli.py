@@ -140,8 +140,8 @@ def test_help_of_train_says_who_decides_where_a_key_is_left_out(cli: Cli) -> Non
     found = set()
     for option in options(RunConfig.for_agent("dqn")):
         if option.default is None and "." in option.name:
-            by_table = {"env": "none, as the environment says", "network": "none, as the torso says"}
-            shown = by_table.get(option.name.partition(".")[0], "none")
+            by_table = {"env": ", as the environment says", "network": ", as the torso says"}
+            shown = "none" + by_table.get(option.name.partition(".")[0], "")
             assert f"{option.help} [{option.takes}; default: {shown}]" in text, option.name
             found.add(option.name)
     assert {"env.frame_skip", "network.hidden_sizes", "agent.target_tau"} <= found
