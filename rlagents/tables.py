@@ -32,7 +32,7 @@ class Table(BaseModel):
             return values
         fields = cls.model_fields
         return {
-            key: None if _is_none(value) and key in fields and may_be_none(fields[key]) else value
+            key: None if _is_none(value) and key in fields and _may_be_none(fields[key]) else value
             for key, value in values.items()
         }
 
@@ -41,7 +41,7 @@ def _is_none(value: Any) -> bool:
     return isinstance(value, str) and value == "none"
 
 
-def may_be_none(field: FieldInfo) -> bool:
+def _may_be_none(field: FieldInfo) -> bool:
     """Tell whether a field takes None, and no text that "none" could be."""
     kinds = _kinds(field.annotation)
     return type(None) in kinds and str not in kinds and "none" not in kinds
@@ -74,7 +74,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 def describe_type(field: FieldInfo) -> str:
     """Return what a field takes, in words: `whole number, 1 or more`."""
     described = _describe_annotation(field.annotation, list(field.metadata))
-    if not may_be_none(field):
+    if not _may_be_none(field):
         return described
     if " | " in described:
         return f"{described} | none"
