@@ -616,6 +616,35 @@ CONTRADICTING = (
 )
 
 
+NONE_IS_TEXT = ("env.id", "env.action_set", "device", "agent.baseline", "replay.compression")
+
+
+def _offers_none(takes: str) -> bool:
+    return takes.startswith("none, or ") or takes.endswith((", or none", " | none"))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_none_is_taken_exactly_where_help_offers_it(agent: str) -> None:
+    counts = {True: 0, False: 0}
+    for option in options(RunConfig.for_agent(agent)):
+        key, offered = option.name, _offers_none(option.takes)
+        if key in NONE_IS_TEXT:
+            continue
+        counts[offered] += 1
+        if not offered:
+            assert refusal(tables_with("agent.name", agent), {key: "none"}), key
+            continue
+        for config in (
+            build_config(tables_with("agent.name", agent), {key: "none"}, "test.toml"),
+            build_config(tables_with(key, "none", agent), {}, "test.toml"),
+        ):
+            kept: Any = config
+            for part in key.split("."):
+                kept = getattr(kept, part)
+            assert kept is None, key
+    assert min(counts.values()) > 8
+
+
 def test_every_number_has_a_lower_bound() -> None:
     assert len(NUMERIC) > 30
     for (_, key), (_, low, *_rest) in NUMERIC.items():
