@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from rlagents.types import BoolArray, FloatArray
+
+_Value = TypeVar("_Value")
 
 
 class LinearSchedule(NamedTuple):
@@ -49,6 +51,13 @@ class Milestones:
         if len(self._recent) == self.EPISODES:
             mean = float(np.mean(self._recent))
             self.reached = max(self.reached, sum(goal <= mean for goal in self._goals))
+
+    def choose(self, values: Sequence[_Value] | None) -> _Value | None:
+        """Return the value, of one for each goal, of the last goal reached; None before the first.
+
+        Where there are no values, that is None throughout.
+        """
+        return values[self.reached - 1] if values is not None and self.reached else None
 
     def interrupt(self) -> None:
         """Forget the running episodes: every environment begins a new one."""

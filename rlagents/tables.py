@@ -49,8 +49,8 @@ def _may_be_none(field: FieldInfo) -> bool:
 
 def _kinds(annotation: Any) -> list[Any]:
     """Return the types in a union, and the values of a choice in place of its type."""
-    while hasattr(annotation, "__metadata__"):
-        annotation = annotation.__origin__
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return [kind for member in get_args(annotation) for kind in _kinds(member)]
     if get_origin(annotation) is Literal:

@@ -392,8 +392,9 @@ class DQN(Agent):
     def epsilon(self) -> float:
         """The chance of a random action now; with `epsilon_spread`, in the first environment."""
         config = self._config
-        if self._late.reached and config.late_epsilon is not None:
-            return config.late_epsilon[self._late.reached - 1]
+        late = self._late.choose(config.late_epsilon)
+        if late is not None:
+            return late
         return LinearSchedule(
             config.epsilon_start, config.epsilon_end, config.epsilon_decay_steps
         ).at(self._steps)
@@ -402,8 +403,9 @@ class DQN(Agent):
     def learning_rate(self) -> float:
         """The optimizer's step size now."""
         config = self._config
-        if self._late.reached and config.late_learning_rate is not None:
-            return config.late_learning_rate[self._late.reached - 1]
+        late = self._late.choose(config.late_learning_rate)
+        if late is not None:
+            return late
         if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
             return config.learning_rate
         return LinearSchedule(
@@ -413,10 +415,8 @@ class DQN(Agent):
     @property
     def update_period(self) -> int:
         """Agent steps for each update now."""
-        config = self._config
-        if self._late.reached and config.late_update_period_steps is not None:
-            return config.late_update_period_steps[self._late.reached - 1]
-        return config.update_period_steps
+        late = self._late.choose(self._config.late_update_period_steps)
+        return self._config.update_period_steps if late is None else late
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -808,7 +808,7 @@ def _refuse_idle_options(table: DQNConfig) -> None:
         raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
     _check_late(table)
     epsilons = {table.epsilon_start, table.epsilon_end, *(table.late_epsilon or [])}
-    if table.epsilon_spread > 0 and epsilons <= {0.0, 1.0} and len(epsilons) == 1:
+    if table.epsilon_spread > 0 and epsilons in ({0}, {1}):
         raise UsageError(
             f"[agent] epsilon_spread: does nothing where epsilon is always {table.epsilon_end:g}; "
             "set it to 0, or change epsilon_end."
