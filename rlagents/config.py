@@ -43,6 +43,11 @@ class EvaluationConfig(Table):
     """Finish once the mean return of an evaluation is this or more; else after all steps."""
     stop_episodes: Count | None = None
     """First go on evaluating until so many episodes have that mean, if these are more."""
+    late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    """From when on to evaluate more or less often: once the last 100 episodes of training have
+    this mean return, for good."""
+    late_period_steps: Count | None = None
+    """Agent steps between evaluations from then on."""
 
 
 class RecordingConfig(Table):
@@ -249,14 +254,28 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             for problem in error.errors()[:5]
         ]
         raise UsageError("\n".join(lines)) from None
-    if config.evaluation.stop_episodes is not None and config.evaluation.stop_return is None:
-        raise UsageError(
-            "[evaluation] stop_episodes: needs stop_return beside it, the mean return to reach; or "
-            'set it to "none" too.'
-        )
+    _check_evaluation(config.evaluation)
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
     return config
+
+
+def _check_evaluation(table: EvaluationConfig) -> None:
+    """Refuse keys of `[evaluation]` that do nothing without another."""
+    for key, needed, what in (
+        ("stop_episodes", "stop_return", "the mean return to reach"),
+        ("late_return", "late_period_steps", "the agent steps between evaluations from then on"),
+        ("late_period_steps", "late_return", "the mean return from which on it holds"),
+    ):
+        if getattr(table, key) is not None and getattr(table, needed) is None:
+            raise UsageError(
+                f'[evaluation] {key}: needs {needed} beside it, {what}; or set it to "none" too.'
+            )
+    if table.late_period_steps is not None and table.period_steps == 0:
+        raise UsageError(
+            "[evaluation] late_period_steps: does nothing where period_steps is 0, which is for no "
+            'evaluations at all; raise that, or set late_return and this to "none".'
+        )
 
 
 def options(model: type[RunConfig], values: Mapping[str, Any] | None = None) -> Iterator[Option]:

@@ -95,6 +95,7 @@ class Runner:
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
         self._best: float | None = None
+        self._is_late = False  # whether `late_period_steps` holds
         self._next_evaluation = config.evaluation.period_steps
         self._next_checkpoint = config.checkpoint.period_steps
         self._evaluated_at = -1
@@ -220,8 +221,24 @@ class Runner:
         self._episodes += 1
         self._recent.append(running.episodic_return)
         self._recent_lengths.append(len(running.actions))
+        self._look_for_lateness()
         running.active = False
         return EpisodeEnded(clock, episode, np.array(running.actions, dtype=np.int64))
+
+    def _look_for_lateness(self) -> None:
+        """Begin to evaluate at another period once training's return is high enough."""
+        config = self._config.evaluation
+        if config.late_return is None or self._is_late or len(self._recent) < RECENT_EPISODES:
+            return
+        if np.mean(self._recent) >= config.late_return:
+            self._is_late = True
+            self._next_evaluation = _next_multiple(self._step, self._evaluation_period)
+
+    @property
+    def _evaluation_period(self) -> int:
+        config = self._config.evaluation
+        late = config.late_period_steps
+        return late if self._is_late and late is not None else config.period_steps
 
     def _begin_episodes(self) -> None:
         """Reset every environment that is in no episode, unless the agent lets it wait."""
@@ -245,7 +262,7 @@ class Runner:
 
     def _due(self, *, last: bool) -> Iterator[Event]:
         """Evaluate and save where it is time to; a checkpoint includes the evaluation before it."""
-        period = self._config.evaluation.period_steps
+        period = self._evaluation_period
         is_best = False
         time_to_evaluate = last or self._step >= self._next_evaluation
         if time_to_evaluate or self._step >= self._next_checkpoint:
@@ -370,6 +387,7 @@ class Runner:
             "recent": list(self._recent),
             "recent_lengths": list(self._recent_lengths),
             "best": self._best,
+            "is_late": self._is_late,
             "evaluated_at": self._evaluated_at,
             "next_evaluation": self._next_evaluation,
             "next_checkpoint": self._next_checkpoint,
@@ -396,6 +414,7 @@ class Runner:
         self._recent.extend(state["recent"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._best = state["best"]
+        self._is_late = state.get("is_late", False)  # absent from older checkpoints
         self._evaluated_at = state["evaluated_at"]
         self._next_evaluation = state["next_evaluation"]
         self._next_checkpoint = state["next_checkpoint"]

@@ -243,6 +243,24 @@ def test_what_needs_another_key_says_how_to_leave_both_out() -> None:
     assert message.endswith('or set it to "none" too.')
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("late_return", 18, "late_period_steps"),
+        ("late_period_steps", 1_000, "late_return"),
+    ],
+)
+def test_a_late_period_of_evaluation_needs_its_return(key: str, value: int, needed: str) -> None:
+    message = refusal(MINIMAL, {f"evaluation.{key}": value})
+    assert message.startswith(f"[evaluation] {key}: needs {needed} beside it")
+
+
+def test_a_late_period_is_refused_where_there_are_no_evaluations() -> None:
+    late = {"evaluation.late_return": 18, "evaluation.late_period_steps": 1_000}
+    message = refusal(MINIMAL, {**late, "evaluation.period_steps": 0})
+    assert message.startswith("[evaluation] late_period_steps: does nothing")
+
+
 def test_a_number_in_place_of_a_list_is_told_how_to_write_one() -> None:
     hint = "lists stand in brackets, [10]"
     assert hint in refusal(MINIMAL, {"agent.late_return": 10})
@@ -599,6 +617,8 @@ CONTRADICTING = (
     "agent.rmsprop_epsilon",
     "evaluation.episodes",
     "evaluation.stop_episodes",
+    "evaluation.late_return",
+    "evaluation.late_period_steps",
     "agent.num_atoms",
     "agent.value_min",
     "agent.value_max",

@@ -517,6 +517,51 @@ def test_a_run_that_reached_its_return_does_not_go_on_when_it_is_brought_back(
     assert second.step == 10
 
 
+# 50 episodes of return 2, 100 of 1, 100 of 2, 100 of 1: the last 100 have a mean of 1.6 after step
+# 320, and 50 had one of 2 after step 100.
+RISING_LENGTHS = [[*[2] * 50, *[1] * 100, *[2] * 100, *[1] * 100]]
+
+
+@pytest.mark.parametrize(
+    ("late_return", "late_period", "expected"),
+    [
+        (None, None, [100, 200, 300, 400, 480]),
+        (1.6, 30, [100, 200, 300, 330, 360, 390, 420, 450, 480]),
+        (1.7, 30, [100, 200, 300, 360, 390, 420, 450, 480]),
+        (1.6, 150, [100, 200, 300, 450, 480]),
+    ],
+)
+def test_evaluations_come_at_another_period_once_training_has_a_return(
+    late_return: float | None, late_period: int | None, expected: list[int]
+) -> None:
+    config = make_config(
+        total_steps=480,
+        evaluation__period_steps=100,
+        evaluation__episodes=1,
+        evaluation__late_return=late_return,
+        evaluation__late_period_steps=late_period,
+    )
+    events = list(make_runner(config, ScriptedEnv(RISING_LENGTHS)).run())
+    assert steps_of(events, Evaluated) == expected
+
+
+def test_a_run_that_is_brought_back_evaluates_as_often_as_before(tmp_path: Path) -> None:
+    config = make_config(
+        total_steps=540,
+        evaluation__period_steps=100,
+        evaluation__episodes=1,
+        evaluation__late_return=1.6,
+        evaluation__late_period_steps=30,
+        checkpoint__period_steps=440,  # when the last 100 have a mean below 1.6 again
+    )
+    for event in make_runner(config, ScriptedEnv(RISING_LENGTHS)).run():
+        if isinstance(event, CheckpointDue) and event.clock.step == 440:
+            event.write(tmp_path, True)
+    second = make_runner(config, ScriptedEnv([[1]]))
+    assert second.load(tmp_path) is None
+    assert steps_of(list(second.run()), Evaluated) == [450, 480, 510, 540]
+
+
 def test_an_evaluation_comes_before_the_checkpoint_of_its_step() -> None:
     config = make_config(total_steps=20, evaluation__period_steps=10, checkpoint__period_steps=10)
     events = list(make_runner(config, ScriptedEnv([[100]])).run())
