@@ -54,7 +54,10 @@ class RecordingConfig(Table):
     """`[recording]`: videos of evaluations."""
 
     enabled: bool = True
-    """Record a video at each evaluation."""
+    """Record videos at evaluations."""
+    period_steps: Count | None = None
+    """Agent steps between evaluations that are recorded, besides the first and the last; all of
+    them if left out."""
     episodes: Count = 1
     """Episodes of each evaluation that are recorded, from its first on."""
     scale: Annotated[Int, Field(ge=1, le=16)] = 2

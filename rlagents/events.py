@@ -62,6 +62,7 @@ class Evaluated:
     episodes: tuple[PlayedEpisode, ...]
     policy: Policy
     is_best: bool
+    previous_step: int  # of the evaluation before, -1 for the first
     is_enough: bool  # the run ends here, since the return that it was to reach is reached
 
 

@@ -302,7 +302,9 @@ class Runner:
         is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
         if is_best:
             self._best = mean
-        return Evaluated(self._clock(), episodes, policy, is_best, self._is_enough())
+        return Evaluated(
+            self._clock(), episodes, policy, is_best, self._evaluated_at, self._is_enough()
+        )
 
     def _play(self, policy: Policy, first: int, number: int) -> tuple[PlayedEpisode, ...]:
         """Play `number` of the episodes that choose the best checkpoint, from `first` on."""

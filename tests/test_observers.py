@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from torch import nn
 import rlagents
 from rlagents.agents.base import Policy
 from rlagents.checkpoint import CheckpointStore
-from rlagents.config import CheckpointConfig, parse_option_values
+from rlagents.config import CheckpointConfig, build_config, parse_option_values
 from rlagents.errors import RunFailedError
 from rlagents.evaluate import PlayedEpisode
 from rlagents.events import (
@@ -38,6 +38,7 @@ from rlagents.observers.checkpoints import CheckpointObserver
 from rlagents.observers.console import ConsoleObserver
 from rlagents.observers.files import FileObserver
 from rlagents.observers.tensorboard import TensorBoardObserver
+from rlagents.observers.video import VideoObserver
 from rlagents.run import ActionLog, RunFolder
 from rlagents.types import Episode
 
@@ -55,13 +56,22 @@ def episode_ended(number: int, step: int, length: int) -> EpisodeEnded:
     return EpisodeEnded(clock, episode, np.arange(length) % 3)
 
 
-def evaluated(step: int, returns: Sequence[float], *, is_best: bool = False) -> Evaluated:
+def evaluated(
+    step: int,
+    returns: Sequence[float],
+    *,
+    is_best: bool = False,
+    previous_step: int = -1,
+    is_enough: bool = False,
+) -> Evaluated:
     episodes = tuple(
         PlayedEpisode(i, np.zeros(3, np.int64), np.zeros((3, 2), np.float32), value, "terminated")
         for i, value in enumerate(returns)
     )
     policy = Policy(nn.Identity(), "action values", torch.device("cpu"))
-    return Evaluated(Clock(step, 4 * step, step / 3), episodes, policy, is_best, False)
+    return Evaluated(
+        Clock(step, 4 * step, step / 3), episodes, policy, is_best, previous_step, is_enough
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -399,6 +409,29 @@ def failing(
                 raise error or OSError("no encoder")
 
     return Failing
+
+
+def test_the_evaluation_that_ends_a_run_is_recorded_whatever_the_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[int] = []
+    monkeypatch.setattr(
+        "rlagents.observers.video.record_evaluation",
+        lambda *_, about, **__: recorded.append(about["step"]),
+    )
+    keys = {"recording.period_steps": 1_000, "total_steps": 5_000}
+    config = build_config({"env": {"id": "cartpole"}}, keys, "test")
+    folder = RunFolder.create(tmp_path, "run")
+    observer = VideoObserver(folder, config, cast(Any, lambda: None), reproducible=True)
+    observer(evaluated(100, [1]))
+    observer(evaluated(200, [1], previous_step=100))
+    assert recorded == [100]
+    observer(evaluated(300, [1], previous_step=200, is_enough=True))
+    assert recorded == [100, 300]
+    observer(evaluated(1_000, [1], previous_step=999))
+    assert recorded == [100, 300, 1_000]
+    observer(evaluated(5_000, [1], previous_step=5_000))  # of a run that is told to go on
+    assert recorded == [100, 300, 1_000, 5_000]
 
 
 @pytest.mark.parametrize("name", ["VideoObserver", "TensorBoardObserver"])

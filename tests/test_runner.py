@@ -940,6 +940,45 @@ def test_recording_episodes_and_scale(tmp_path: Path, tiny: tuple[str, ...]) -> 
         assert size == (600 * scale, 400 * scale)
 
 
+def steps_of_videos(run: rlagents.Run) -> list[int]:
+    return sorted(int(film.name.split("-")[1]) for film in run.directory.glob("videos/*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("period", "recorded"),
+    [(None, [40, 80, 120, 160, 200, 240]), (100, [40, 120, 200, 240]), (500, [40, 240])],
+)
+def test_recording_period(
+    tmp_path: Path, tiny: tuple[str, ...], period: int | None, recorded: list[int]
+) -> None:
+    run = train(
+        tmp_path,
+        tiny,
+        total_steps=240,
+        evaluation__period_steps=40,
+        evaluation__episodes=1,
+        recording__enabled=True,
+        recording__period_steps=period,
+    )
+    assert steps_of_videos(run) == recorded
+
+
+def test_a_run_that_is_brought_back_records_the_same_evaluations(tmp_path: Path) -> None:
+    config = make_config(
+        total_steps=60, evaluation__period_steps=20, evaluation__episodes=1, checkpoint__keep=9
+    )
+    events = []
+    for event in make_runner(config, ScriptedEnv([[10]])).run():
+        events.append(event)
+        if isinstance(event, CheckpointDue) and event.clock.step == 20:
+            event.write(tmp_path, True)
+    assert [event.previous_step for event in of_kind(events, Evaluated)] == [-1, 20, 40]
+    second = make_runner(config, ScriptedEnv([[10]]))
+    assert second.load(tmp_path) is None
+    again = of_kind(list(second.run()), Evaluated)
+    assert [event.previous_step for event in again] == [20, 40]
+
+
 def test_checkpoint_period_and_keep(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     run = train(
         tmp_path,

@@ -19,7 +19,7 @@ def video_path(folder: RunFolder, step: int, episode: int) -> Callable[[float], 
 
 
 class VideoObserver:
-    """Records the first episodes of each evaluation.
+    """Records the first episodes of evaluations.
 
     Args:
         folder: the run's.
@@ -43,8 +43,8 @@ class VideoObserver:
         self._player: Player | None = None
 
     def __call__(self, event: Event) -> None:
-        """Record if the event is an evaluation."""
-        if not isinstance(event, Evaluated):
+        """Record if the event is an evaluation that is to be shown."""
+        if not isinstance(event, Evaluated) or not self._is_due(event):
             return
         if self._player is None:
             self._player = self._make_player()
@@ -64,6 +64,16 @@ class VideoObserver:
                 path=video_path(self._folder, step, number),
                 about=about,
             )
+
+    def _is_due(self, event: Evaluated) -> bool:
+        """Return whether a multiple of the period has been passed since the last evaluation.
+
+        The same evaluations are recorded whether or not the run was interrupted between them.
+        """
+        period = self._config.recording.period_steps
+        step = event.clock.step
+        is_last = event.is_enough or step >= self._config.total_steps
+        return period is None or is_last or step // period > event.previous_step // period
 
     def close(self) -> None:
         """Close the player."""
