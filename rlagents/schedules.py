@@ -26,19 +26,23 @@ class LinearSchedule(NamedTuple):
 
 
 class Milestones:
-    """Returns that the mean of the last 20 training episodes reaches, one by one and for good.
+    """Returns that the mean of the last training episodes reaches, one by one and for good.
 
     Args:
-        goals: the returns, from the lowest to the highest.
+        goals: the returns, in the order in which they are to be reached.
         num_envs: N environments that are played together.
+        episodes: whose mean counts, for each goal; 20 for all if None.
     """
 
     EPISODES = 20
 
-    def __init__(self, goals: Sequence[float], num_envs: int) -> None:
+    def __init__(
+        self, goals: Sequence[float], num_envs: int, episodes: Sequence[int] | None = None
+    ) -> None:
+        self._episodes = [self.EPISODES] * len(goals) if episodes is None else episodes
         self._goals = goals
         self._running = np.zeros(num_envs)  # returns of the episodes that are not over
-        self._recent: deque[float] = deque(maxlen=self.EPISODES)
+        self._recent: deque[float] = deque(maxlen=max(self._episodes, default=1))
         self.reached = 0  # how many of the goals
 
     def observe(self, reward: FloatArray, episode_over: BoolArray) -> None:
@@ -48,9 +52,12 @@ class Milestones:
         self._running += reward
         self._recent.extend(self._running[episode_over].tolist())
         self._running[episode_over] = 0
-        if len(self._recent) == self.EPISODES:
-            mean = float(np.mean(self._recent))
-            self.reached = max(self.reached, sum(goal <= mean for goal in self._goals))
+        while episode_over.any() and self.reached < len(self._goals):
+            number = self._episodes[self.reached]
+            last = list(self._recent)[-number:]
+            if len(last) < number or np.mean(last) < self._goals[self.reached]:
+                break
+            self.reached += 1
 
     def choose(self, values: Sequence[_Value] | None) -> _Value | None:
         """Return the value, of one for each goal, of the last goal reached; None before the first.

@@ -628,6 +628,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "rmsprop_epsilon": {"optimizer": "rmsprop"},
     "target_tau": SOFT,
     "late_return": {"late_return": [1e6], "late_update_period_steps": [8]},
+    "late_episodes": {"late_return": [-1e6], "late_update_period_steps": [8]},
     "late_learning_rate": {"late_return": [-1e6], "late_update_period_steps": [8]},
     "late_update_period_steps": {"late_return": [-1e6], "late_learning_rate": [1e-3]},
     "late_epsilon": {"late_return": [-1e6], "late_update_period_steps": [8]},
@@ -652,6 +653,7 @@ CHANGES: dict[str, Any] = {
     "learning_starts": 24,
     "update_period_steps": 4,
     "late_return": [-1e6],
+    "late_episodes": [2],
     "late_learning_rate": [1e-4],
     "late_update_period_steps": [16],
     "late_epsilon": [0.5],
@@ -1092,7 +1094,17 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
         ({"late_return": [9]}, "late_return: needs late_learning_rate, late_update.* or late_eps"),
         (
             {"late_return": [9, 9], "late_epsilon": [0, 0]},
-            r"late_return: .* ascending.*\[9.0, 9.0\]",
+            r"late_return: .* ascending.*\[9.0, 9.0\] over \[20, 20\]",
+        ),
+        (
+            {"late_return": [9, 8], "late_epsilon": [0, 0], "late_episodes": [20, 20]},
+            r"late_return: .* ascending.*\[9.0, 8.0\] over \[20, 20\]",
+        ),
+        ({"late_episodes": [9]}, "late_episodes: needs late_return"),
+        ({"late_return": [9], "late_episodes": [9]}, "late_return: needs late_learning_rate"),
+        (
+            {"late_return": [9], "late_epsilon": [0], "late_episodes": [9, 9]},
+            r"late_episodes: .* \(1\), got \[9, 9\]",
         ),
         (
             {"late_return": [9], "late_epsilon": []},
@@ -1123,6 +1135,7 @@ def test_one_environment_alone_cannot_explore_unequally() -> None:
         ("late_return", []),
         ("late_return", 10.0),
         ("late_return", [1e13]),
+        ("late_episodes", [0]),
         ("late_learning_rate", [0.0]),
         ("late_update_period_steps", [0]),
         ("late_epsilon", [1.5]),

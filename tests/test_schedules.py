@@ -60,30 +60,43 @@ def test_interrupted_episodes_do_not_count() -> None:
     assert not any(play(milestones, [[0.5]] * 30, [[True]] * 30))
 
 
+def test_a_goal_has_episodes_of_its_own_and_waits_for_the_one_before() -> None:
+    # The mean of two is 3 after the second; that of three is 2 or more after the third, fifth, …
+    returns = [[2.0], [4.0], [0.0], [0.0], [6.0], [0.0]]
+    ends = [[True]] * 6
+    assert play(Milestones([3.0, 2.0], 1, [2, 3]), returns, ends) == [0, 1, 2, 2, 2, 2]
+    assert play(Milestones([3.0, 2.1], 1, [2, 3]), returns, ends) == [0, 1, 1, 1, 1, 1]
+    assert play(Milestones([2.0, 3.0], 1, [3, 1]), returns, ends) == [0, 0, 1, 1, 2, 2]
+    assert play(Milestones([2.0, 0.0], 1, [5, 1]), returns, ends) == [0, 0, 0, 0, 2, 2]
+
+
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=80),
     st.integers(0, 80),
     st.integers(-2, 2),
+    st.one_of(st.none(), st.tuples(st.integers(1, 30), st.integers(1, 30))),
 )
 def test_a_milestone_is_the_mean_of_the_last_episodes(
-    steps: list[tuple[int, bool]], cut: int, goal: int
+    steps: list[tuple[int, bool]], cut: int, goal: int, episodes: tuple[int, int] | None
 ) -> None:
     """Against the obvious way, with a save and a load in the middle."""
     goals = [float(goal), goal + 1.5]
-    milestones = Milestones(goals, 1)
+    milestones = Milestones(goals, 1, episodes)
+    numbers = episodes or (20, 20)
     returns: list[int] = []
     running, expected = 0, 0
     for index, (reward, over) in enumerate(steps):
         if index == cut:
             state = json.loads(json.dumps(milestones.state()))
-            milestones = Milestones(goals, 1)
+            milestones = Milestones(goals, 1, episodes)
             milestones.set_state(state)
         milestones.observe(np.array([reward], dtype=np.float32), np.array([over]))
         running += reward
         if over:
             returns.append(running)
             running = 0
-        for number, each in enumerate(goals, start=1):
-            if len(returns) >= 20 and sum(returns[-20:]) >= 20 * each:
-                expected = max(expected, number)
+            for each, number in list(zip(goals, numbers, strict=True))[expected:]:
+                if len(returns) < number or sum(returns[-number:]) < number * each:
+                    break
+                expected += 1
         assert milestones.reached == expected

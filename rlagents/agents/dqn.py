@@ -36,6 +36,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -120,8 +121,10 @@ class DQNConfig(Table):
     late_return: (
         Annotated[list[Annotated[float, Field(ge=-1e12, le=1e12)]], Field(min_length=1)] | None
     ) = None
-    """Ascending returns. Once the last 20 training episodes have the first of them as their mean,
-    the first value of each late_ key holds; once they have the second, the second value."""
+    """Returns. Once the last 20 training episodes have the first of them as their mean, the first
+    value of each late_ key holds; once they have the second, the second value; and so on."""
+    late_episodes: list[Count] | None = None
+    """Training episodes in place of 20, one number for each late_return."""
     late_learning_rate: list[Annotated[float, Field(gt=0, le=1)]] | None = None
     """Step sizes in place of learning_rate and its schedule, one for each late_return."""
     late_update_period_steps: list[Count] | None = None
@@ -293,7 +296,7 @@ class DQN(Agent):
         self._learn_after = config.learning_starts  # later after resuming without replay
         self._owed_steps = 0  # agent steps not yet paid for with updates
         self._steps_since_target = 0
-        self._late = Milestones(config.late_return or [], num_envs)
+        self._late = Milestones(config.late_return or [], num_envs, config.late_episodes)
 
     @classmethod
     def from_config(
@@ -828,6 +831,7 @@ def _check_late(table: DQNConfig) -> None:
     given = [key for key in keys if getattr(table, key) is not None]
     returns = table.late_return
     if returns is None:
+        given += ["late_episodes"] if table.late_episodes is not None else []
         if given:
             raise UsageError(
                 f"[agent] {given[0]}: needs late_return beside it, the returns to reach; or set it "
@@ -839,14 +843,21 @@ def _check_late(table: DQNConfig) -> None:
             f"[agent] late_return: needs {', '.join(keys[:-1])} or {keys[-1]} beside it, what is "
             'to change then; or set it to "none" too.'
         )
-    if returns != sorted(set(returns)):
-        raise UsageError(f"[agent] late_return: expected ascending returns, got {returns}.")
+    if table.late_episodes is not None:
+        given.append("late_episodes")
     for key in given:
         values = getattr(table, key)
         if len(values) != len(returns):
             raise UsageError(
                 f"[agent] {key}: expected one value for each late_return ({len(returns)}), "
                 f"got {values}."
+            )
+    episodes = table.late_episodes or [Milestones.EPISODES] * len(returns)
+    for before, after in itertools.pairwise(zip(returns, episodes, strict=True)):
+        if after[0] <= before[0] and after[1] <= before[1]:  # it would begin with the one before
+            raise UsageError(
+                "[agent] late_return: expected ascending returns, or more episodes for one that is "
+                f"not higher (late_episodes), got {returns} over {episodes} episodes."
             )
 
 
