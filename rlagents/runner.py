@@ -36,7 +36,7 @@ from rlagents.events import (
 from rlagents.profile import Timer, no_timer
 from rlagents.types import Array, Episode, Metrics, Transition
 
-RECENT_EPISODES = 100  # whose mean return is reported
+RECENT_EPISODES = 100  # whose mean return is reported, and begins `late_period_steps`
 _PROGRESS_PERIOD_S = 0.5
 
 
@@ -228,10 +228,12 @@ class Runner:
     def _look_for_lateness(self) -> None:
         """Begin to evaluate at another period once training's return is high enough."""
         config = self._config.evaluation
-        if config.late_return is None or self._is_late or len(self._recent) < RECENT_EPISODES:
+        if not config.period_steps or config.late_return is None or self._is_late:
             return
-        if np.mean(self._recent) >= config.late_return:
-            self._is_late = True
+        if len(self._recent) < RECENT_EPISODES or np.mean(self._recent) < config.late_return:
+            return
+        self._is_late = True
+        if self._step < self._next_evaluation:  # one that is due now is played
             self._next_evaluation = _next_multiple(self._step, self._evaluation_period)
 
     @property
@@ -264,11 +266,11 @@ class Runner:
         """Evaluate and save where it is time to; a checkpoint includes the evaluation before it."""
         period = self._evaluation_period
         is_best = False
-        time_to_evaluate = last or self._step >= self._next_evaluation
-        if time_to_evaluate or self._step >= self._next_checkpoint:
+        time_to_evaluate = period > 0 and (last or self._step >= self._next_evaluation)
+        if last or time_to_evaluate or self._step >= self._next_checkpoint:
             self._settle()
             self._mean_metrics()  # raises: what has diverged is neither judged nor saved
-        if period and time_to_evaluate and self._evaluated_at != self._step:
+        if time_to_evaluate and self._evaluated_at != self._step:
             with self._timer("evaluate"):
                 evaluated = self._evaluate()
             self._evaluated_at = self._step

@@ -523,20 +523,22 @@ RISING_LENGTHS = [[*[2] * 50, *[1] * 100, *[2] * 100, *[1] * 100]]
 
 
 @pytest.mark.parametrize(
-    ("late_return", "late_period", "expected"),
+    ("period", "late_return", "late_period", "expected"),
     [
-        (None, None, [100, 200, 300, 400, 480]),
-        (1.6, 30, [100, 200, 300, 330, 360, 390, 420, 450, 480]),
-        (1.7, 30, [100, 200, 300, 360, 390, 420, 450, 480]),
-        (1.6, 150, [100, 200, 300, 450, 480]),
+        (100, None, None, [100, 200, 300, 400, 480]),
+        (100, 1.6, 30, [100, 200, 300, 330, 360, 390, 420, 450, 480]),
+        (100, 1.7, 30, [100, 200, 300, 360, 390, 420, 450, 480]),
+        (100, 1.6, 150, [100, 200, 300, 450, 480]),
+        (160, 1.6, 150, [160, 320, 450, 480]),  # one that is due when the return is reached
+        (0, 1.6, 30, []),
     ],
 )
 def test_evaluations_come_at_another_period_once_training_has_a_return(
-    late_return: float | None, late_period: int | None, expected: list[int]
+    period: int, late_return: float | None, late_period: int | None, expected: list[int]
 ) -> None:
     config = make_config(
         total_steps=480,
-        evaluation__period_steps=100,
+        evaluation__period_steps=period,
         evaluation__episodes=1,
         evaluation__late_return=late_return,
         evaluation__late_period_steps=late_period,
@@ -552,10 +554,10 @@ def test_a_run_that_is_brought_back_evaluates_as_often_as_before(tmp_path: Path)
         evaluation__episodes=1,
         evaluation__late_return=1.6,
         evaluation__late_period_steps=30,
-        checkpoint__period_steps=440,  # when the last 100 have a mean below 1.6 again
+        checkpoint__period_steps=445,  # when the last 100 have a mean below 1.6 again
     )
     for event in make_runner(config, ScriptedEnv(RISING_LENGTHS)).run():
-        if isinstance(event, CheckpointDue) and event.clock.step == 440:
+        if isinstance(event, CheckpointDue) and event.clock.step == 445:
             event.write(tmp_path, True)
     second = make_runner(config, ScriptedEnv([[1]]))
     assert second.load(tmp_path) is None
@@ -671,6 +673,27 @@ def test_updates_that_are_still_running_are_asked_for_first(when: str) -> None:
             return StubPolicy()
 
     fails_unsaved(Late(1), when)
+
+
+@pytest.mark.parametrize(("period", "expected"), [(0, [20, 40, 40]), (15, [15, 20, 30, 40, 40])])
+def test_a_learner_is_waited_for_only_where_something_is_judged_or_saved(
+    period: int, expected: list[int]
+) -> None:
+    settled: list[int] = []
+
+    class Noting(StubAgent):
+        def settle(self) -> Metrics:
+            settled.append(len(self.transitions))
+            return {}
+
+    config = make_config(
+        total_steps=40,
+        evaluation__period_steps=period,
+        evaluation__episodes=1,
+        checkpoint__period_steps=20,
+    )
+    list(make_runner(config, ScriptedEnv([[100]]), Noting(1)).run())
+    assert settled == expected  # twice at the end, since it may have been brought back there
 
 
 # --- stopping, saving, going back ----------------------------------------
@@ -963,10 +986,8 @@ def test_recording_period(
     assert steps_of_videos(run) == recorded
 
 
-def test_a_run_that_is_brought_back_records_the_same_evaluations(tmp_path: Path) -> None:
-    config = make_config(
-        total_steps=60, evaluation__period_steps=20, evaluation__episodes=1, checkpoint__keep=9
-    )
+def test_a_run_that_is_brought_back_knows_its_last_evaluation(tmp_path: Path) -> None:
+    config = make_config(total_steps=60, evaluation__period_steps=20, evaluation__episodes=1)
     events = []
     for event in make_runner(config, ScriptedEnv([[10]])).run():
         events.append(event)
