@@ -44,10 +44,10 @@ class EvaluationConfig(Table):
     stop_episodes: Count | None = None
     """First go on evaluating until so many episodes have that mean, if these are more."""
     late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
-    """From when on to evaluate more or less often: once the last 100 episodes of training have
-    this mean return, for good."""
+    """Once the mean return of the last 100 training episodes is this or more, evaluate every
+    late_period_steps instead, for good; independent of [agent] late_return."""
     late_period_steps: Count | None = None
-    """Agent steps between evaluations from then on."""
+    """Agent steps between evaluations then."""
 
 
 class RecordingConfig(Table):
@@ -56,8 +56,8 @@ class RecordingConfig(Table):
     enabled: bool = True
     """Record videos at evaluations."""
     period_steps: Count | None = None
-    """Agent steps between evaluations that are recorded, besides the first and the last; all of
-    them if left out."""
+    """Record the first evaluation at or after each multiple of so many agent steps, and the run's
+    first and last; all evaluations if left out."""
     episodes: Count = 1
     """Episodes of each evaluation that are recorded, from its first on."""
     scale: Annotated[Int, Field(ge=1, le=16)] = 2
@@ -274,11 +274,6 @@ def _check_evaluation(table: EvaluationConfig) -> None:
             raise UsageError(
                 f'[evaluation] {key}: needs {needed} beside it, {what}; or set it to "none" too.'
             )
-    if table.late_period_steps is not None and table.period_steps == 0:
-        raise UsageError(
-            "[evaluation] late_period_steps: does nothing where period_steps is 0, which is for no "
-            'evaluations at all; raise that, or set late_return and this to "none".'
-        )
 
 
 def options(model: type[RunConfig], values: Mapping[str, Any] | None = None) -> Iterator[Option]:

@@ -52,7 +52,9 @@ class Milestones:
         self._running += reward
         self._recent.extend(self._running[episode_over].tolist())
         self._running[episode_over] = 0
-        while episode_over.any() and self.reached < len(self._goals):
+        if not episode_over.any():
+            return
+        while self.reached < len(self._goals):
             number = self._episodes[self.reached]
             last = list(self._recent)[-number:]
             if len(last) < number or np.mean(last) < self._goals[self.reached]:

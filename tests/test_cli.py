@@ -940,7 +940,7 @@ def test_a_run_that_reached_its_return_is_finished_until_more_steps_are_asked_fo
 
 
 def test_stop_episodes_alone_are_refused(cli: Cli) -> None:
-    outcome = cli("train", "pong-dqn", "--evaluation.stop-episodes", "50")
+    outcome = cli("train", "atari-dqn-2015", "--evaluation.stop-episodes", "50")
     assert outcome.code == 2
     assert "[evaluation] stop_episodes: needs stop_return" in outcome.err
 

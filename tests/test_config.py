@@ -255,10 +255,10 @@ def test_a_late_period_of_evaluation_needs_its_return(key: str, value: int, need
     assert message.startswith(f"[evaluation] {key}: needs {needed} beside it")
 
 
-def test_a_late_period_is_refused_where_there_are_no_evaluations() -> None:
-    late = {"evaluation.late_return": 18, "evaluation.late_period_steps": 1_000}
-    message = refusal(MINIMAL, {**late, "evaluation.period_steps": 0})
-    assert message.startswith("[evaluation] late_period_steps: does nothing")
+def test_evaluation_can_be_switched_off_whatever_a_recipe_has_for_later() -> None:
+    tables, source = read_config("pong-dqn")
+    config = build_config(tables, {"evaluation.period_steps": 0}, source)
+    assert config.evaluation.late_return is not None
 
 
 def test_a_number_in_place_of_a_list_is_told_how_to_write_one() -> None:

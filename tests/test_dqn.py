@@ -1097,8 +1097,8 @@ def test_learning_that_would_start_before_anything_is_complete_is_refused() -> N
             r"late_return: .* ascending.*\[9.0, 9.0\] over \[20, 20\]",
         ),
         (
-            {"late_return": [9, 8], "late_epsilon": [0, 0], "late_episodes": [20, 20]},
-            r"late_return: .* ascending.*\[9.0, 8.0\] over \[20, 20\]",
+            {"late_return": [9, 8], "late_epsilon": [0, 0], "late_episodes": [7, 7]},
+            r"late_return: .* ascending.*\[9.0, 8.0\] over \[7, 7\]",
         ),
         ({"late_episodes": [9]}, "late_episodes: needs late_return"),
         ({"late_return": [9], "late_episodes": [9]}, "late_return: needs late_learning_rate"),
@@ -1119,6 +1119,12 @@ def test_options_that_would_do_nothing_are_refused(options: dict[str, Any], mess
         DQN.check(make_tables(**options), num_envs=2)
 
 
+@pytest.mark.parametrize("episodes", [[20, 100], [20, 10]])
+def test_a_lower_return_of_other_episodes_may_follow(episodes: list[int]) -> None:
+    late = {"late_return": [9, 8], "late_epsilon": [0, 0], "late_episodes": episodes}
+    DQN.check(make_tables(**late), num_envs=2)
+
+
 def test_one_environment_alone_cannot_explore_unequally() -> None:
     with pytest.raises(UsageError, match="epsilon_spread: does nothing with one environment"):
         DQN.check(make_tables(epsilon_spread=7.0), num_envs=1)
@@ -1136,6 +1142,7 @@ def test_one_environment_alone_cannot_explore_unequally() -> None:
         ("late_return", 10.0),
         ("late_return", [1e13]),
         ("late_episodes", [0]),
+        ("late_episodes", [10**30]),
         ("late_learning_rate", [0.0]),
         ("late_update_period_steps", [0]),
         ("late_epsilon", [1.5]),

@@ -419,7 +419,7 @@ def test_the_evaluation_that_ends_a_run_is_recorded_whatever_the_period(
         "rlagents.observers.video.record_evaluation",
         lambda *_, about, **__: recorded.append(about["step"]),
     )
-    keys = {"recording.period_steps": 1_000, "total_steps": 5_000}
+    keys = {"recording.period_steps": 1_000, "total_steps": 5_500}
     config = build_config({"env": {"id": "cartpole"}}, keys, "test")
     folder = RunFolder.create(tmp_path, "run")
     observer = VideoObserver(folder, config, cast(Any, lambda: None), reproducible=True)
@@ -430,8 +430,10 @@ def test_the_evaluation_that_ends_a_run_is_recorded_whatever_the_period(
     assert recorded == [100, 300]
     observer(evaluated(1_000, [1], previous_step=999))
     assert recorded == [100, 300, 1_000]
-    observer(evaluated(5_000, [1], previous_step=5_000))  # of a run that is told to go on
-    assert recorded == [100, 300, 1_000, 5_000]
+    observer(evaluated(5_500, [1], previous_step=5_400))
+    assert recorded == [100, 300, 1_000, 5_500]
+    observer(evaluated(5_600, [1], previous_step=5_500))  # more steps than there were to be
+    assert recorded == [100, 300, 1_000, 5_500, 5_600]
 
 
 @pytest.mark.parametrize("name", ["VideoObserver", "TensorBoardObserver"])

@@ -121,10 +121,10 @@ class DQNConfig(Table):
     late_return: (
         Annotated[list[Annotated[float, Field(ge=-1e12, le=1e12)]], Field(min_length=1)] | None
     ) = None
-    """Returns. Once the last 20 training episodes have the first of them as their mean, the first
-    value of each late_ key holds; once they have the second, the second value; and so on."""
-    late_episodes: list[Count] | None = None
-    """Training episodes in place of 20, one number for each late_return."""
+    """Returns that begin stages, one after the other and for good: each once the mean of the last
+    20 training episodes is this or more. Its value of each late_ key then holds."""
+    late_episodes: list[Annotated[Int, Field(ge=1, le=100_000)]] | None = None
+    """In place of 20, the training episodes of that mean, one number for each late_return."""
     late_learning_rate: list[Annotated[float, Field(gt=0, le=1)]] | None = None
     """Step sizes in place of learning_rate and its schedule, one for each late_return."""
     late_update_period_steps: list[Count] | None = None
@@ -854,10 +854,10 @@ def _check_late(table: DQNConfig) -> None:
             )
     episodes = table.late_episodes or [Milestones.EPISODES] * len(returns)
     for before, after in itertools.pairwise(zip(returns, episodes, strict=True)):
-        if after[0] <= before[0] and after[1] <= before[1]:  # it would begin with the one before
+        if after[1] == before[1] and after[0] <= before[0]:  # it would begin with the one before
             raise UsageError(
-                "[agent] late_return: expected ascending returns, or more episodes for one that is "
-                f"not higher (late_episodes), got {returns} over {episodes} episodes."
+                "[agent] late_return: expected ascending returns where they are means of as many "
+                f"episodes (late_episodes), got {returns} over {episodes}."
             )
 
 
