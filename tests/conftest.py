@@ -37,6 +37,7 @@ TINY = (
     *("--evaluation.episodes", "3"),
     *("--checkpoint.period-steps", "160"),
     *("--checkpoint.keep", "2"),
+    *("--recording.period-steps", "none"),
 )
 
 
