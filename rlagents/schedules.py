@@ -50,10 +50,10 @@ class Milestones:
         if self.reached == len(self._goals):
             return
         self._running += reward
-        self._recent.extend(self._running[episode_over].tolist())
-        self._running[episode_over] = 0
         if not episode_over.any():
             return
+        self._recent.extend(self._running[episode_over].tolist())
+        self._running[episode_over] = 0
         while self.reached < len(self._goals):
             number = self._episodes[self.reached]
             last = list(self._recent)[-number:]

@@ -828,23 +828,21 @@ def _refuse_idle_options(table: DQNConfig) -> None:
 def _check_late(table: DQNConfig) -> None:
     """Raise UsageError unless each late_return has its values, and they theirs."""
     keys = ("late_learning_rate", "late_update_period_steps", "late_epsilon")
-    given = [key for key in keys if getattr(table, key) is not None]
+    changed = [key for key in keys if getattr(table, key) is not None]
+    given = changed if table.late_episodes is None else [*changed, "late_episodes"]
     returns = table.late_return
     if returns is None:
-        given += ["late_episodes"] if table.late_episodes is not None else []
         if given:
             raise UsageError(
                 f"[agent] {given[0]}: needs late_return beside it, the returns to reach; or set it "
                 'to "none" too.'
             )
         return
-    if not given:
+    if not changed:
         raise UsageError(
             f"[agent] late_return: needs {', '.join(keys[:-1])} or {keys[-1]} beside it, what is "
             'to change then; or set it to "none" too.'
         )
-    if table.late_episodes is not None:
-        given.append("late_episodes")
     for key in given:
         values = getattr(table, key)
         if len(values) != len(returns):
