@@ -230,25 +230,24 @@ class Log(ABC):
 
     Attributes:
         broken: lines that were skipped, since they are damaged.
+        version: another number whenever something has been read.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = GrowingFile(path)
+        self.version = 0
         self.clear()
 
-    def update(self) -> bool:
-        """Read what is new and return whether anything is."""
-        changed = False
+    def update(self) -> None:
+        """Read what is new."""
 
         def restart() -> None:
-            nonlocal changed
-            changed = True
+            self.version += 1
             self.clear()
 
         for lines in self._file.read(restart):
-            changed = True
+            self.version += 1
             self._take(lines)
-        return changed
 
     def clear(self) -> None:
         """Forget what was read."""
@@ -507,20 +506,22 @@ class RunLogs:
         episodes: of episodes.csv.
         evaluations: of evaluations.csv.
         metrics: of metrics.jsonl.
-        version: another number whenever something has changed.
     """
 
     def __init__(self, directory: Path) -> None:
         self.episodes = EpisodeLog(directory / "episodes.csv")
         self.evaluations = EvaluationLog(directory / "evaluations.csv")
         self.metrics = MetricLog(directory / "metrics.jsonl")
-        self.version = 0
 
     def update(self) -> None:
         """Read what is new."""
-        logs: list[Log] = [self.episodes, self.evaluations, self.metrics]
-        changed = [log.update() for log in logs]  # every one of them
-        self.version += any(changed)
+        for log in (self.episodes, self.evaluations, self.metrics):
+            log.update()
+
+    @property
+    def version(self) -> int:
+        """Return another number whenever something has been read."""
+        return self.episodes.version + self.evaluations.version + self.metrics.version
 
     def notes(self) -> list[str]:
         """Return what a reader of the curves should know, in sentences."""
