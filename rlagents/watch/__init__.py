@@ -65,11 +65,13 @@ def serve(
         runs_dir = runs_dir.resolve()
         page, runs_dir = f"/run/{quote(runs_dir.name, safe='')}", runs_dir.parent
     allowed = [*LOOPBACK]
-    if host is not None and not is_loopback(host):
-        _check_token(token)
-        allowed += own_names()
     if host is not None:
         allowed.append(host)
+    if is_loopback(host or _LOCAL_HOST):
+        _check_token(token, needed=False)
+    else:
+        _check_token(token, needed=True)
+        allowed += own_names()
     listener = listen(host or _LOCAL_HOST, port)
     app = create_app(runs_dir, token=token, allow_import=allow_import, allowed_hosts=allowed)
     server = uvicorn.Server(
@@ -96,16 +98,19 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _check_token(token: str | None) -> None:
+def _check_token(token: str | None, *, needed: bool) -> None:
     from rlagents.watch.guard import is_token
 
-    if token is None or not is_token(token):
-        got = "none" if token is None else "one that is too short or has other characters"
-        raise UsageError(
-            "--token: with --host other machines can ask, so expected a token of 16 or more "
-            f"letters, digits, - and _, got {got}. Here is a random one: "
-            f"--token {secrets.token_urlsafe(24)}"
-        )
+    if is_token(token or "") or (token is None and not needed):
+        return
+    why = "other machines can ask this server, so it" if needed else "it"
+    got = "none" if token is None else "one that is too short or has other characters"
+    # A hyphen in front would look like an option.
+    proposed = f"t{secrets.token_urlsafe(24)}"
+    raise UsageError(
+        f"--token: {why} must be 16 to 200 letters, digits, - and _, got {got}. Here is a random "
+        f"one: --token {proposed}"
+    )
 
 
 def own_names() -> list[str]:
