@@ -537,8 +537,8 @@ class RunLogs:
                 notes.append(f"{log.broken} broken {lines} in {name} {were} skipped.")
         if self.episodes.not_finite:
             notes.append(
-                f"{self.episodes.not_finite} training episodes have a return that is not a finite "
-                "number; no curve shows them."
+                "No curve shows the training episodes whose return is not a finite number: "
+                f"{self.episodes.not_finite} of {self.episodes.count}."
             )
         if self.evaluations.dropped:
             notes.append(

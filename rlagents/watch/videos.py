@@ -109,10 +109,11 @@ def read_header(path: Path) -> dict[str, Any]:
     return _parse(_read(path), path)
 
 
-def _read(path: Path, length: int = LARGEST_SIDECAR + 1) -> bytes:
+def _read(path: Path, length: int | None = None) -> bytes:
+    """Return a file, or so many bytes of its beginning."""
     try:
         with path.open("rb") as file:
-            text = file.read(length)
+            text = file.read(LARGEST_SIDECAR + 1 if length is None else length)
     except OSError as error:
         raise NotFoundError(f"{path.name} cannot be read: {error.strerror}.") from None
     if len(text) > LARGEST_SIDECAR:
