@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ class Started(Exception):  # noqa: N818 - no error
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Let `serve` do everything but serve, and tell what it would."""
     import uvicorn
 
@@ -221,7 +221,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.setattr(watch.webbrowser, "open", told["opened"].append)
-    yield told
+    return told
 
 
 def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
