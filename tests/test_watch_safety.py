@@ -33,8 +33,8 @@ TOKEN = "correct-horse-battery"
 def runs(tmp_path: Path) -> Path:
     run = fake_run(tmp_path / "runs" / "one", returns=[1.0])
     fake_video(run, VIDEO)
-    (tmp_path / "secret.json").write_text('"secret"')
-    (tmp_path / "secret.mp4").write_text("secret")
+    (tmp_path / "secret.json").write_text('"treasure"')
+    (tmp_path / "secret.mp4").write_text("treasure")
     (tmp_path / "runs" / ".hidden").mkdir()
     fake_run(tmp_path / "runs" / ".hidden" / "deep")
     return tmp_path / "runs"
@@ -70,9 +70,7 @@ def test_no_path_leads_out_of_the_folder(browser: Browser, path: str) -> None:
     for attempt in ATTEMPTS:
         answer = browser.get(path.format(attempt))
         assert answer.status in (307, 400, 404), attempt
-        assert b"secret" not in answer.body.replace(attempt.encode(), b"").replace(
-            b"/secret", b""
-        ).replace(b"\\\\secret", b""), attempt
+        assert b"treasure" not in answer.body
 
 
 def test_what_begins_with_a_dot_is_not_served(browser: Browser, runs: Path) -> None:

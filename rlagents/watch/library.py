@@ -43,7 +43,7 @@ from rlagents.watch.videos import (
     video_names,
 )
 
-_SUMMARIES = 1000  # of runs that are kept
+_SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
 _MOST_COMPARED = 32
