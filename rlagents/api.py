@@ -120,8 +120,19 @@ class Run(TrainedAgent):
 
         return self._record(found, self._policy(found), episodes, seed, name)
 
-    def record_training_episode(self, number: int, *, output: str | Path | None = None) -> Path:
+    def record_training_episode(
+        self,
+        number: int,
+        *,
+        output: str | Path | None = None,
+        progress: Callable[[int, int], None] = lambda done, steps: None,
+    ) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
+
+        Args:
+            number: of the episode.
+            output: the video's path; in the run's folder if None.
+            progress: told before each step how many are done, and how many there are.
 
         Raises:
             UsageError: there is no such episode, or the environment does not reproduce itself, or
@@ -160,6 +171,7 @@ class Run(TrainedAgent):
                 scale=self.config.recording.scale,
                 path=name,
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
+                progress=progress,
             )
 
 

@@ -72,6 +72,7 @@ def _dispatch(words: list[str]) -> int:
         "resume": _resume,
         "evaluate": _evaluate,
         "record": _record,
+        "watch": _watch,
         "list": _list,
         "doctor": _doctor,
     }
@@ -142,6 +143,48 @@ def _make_parser() -> _Parser:
         metavar="FILE.mp4",
         help="the video; several are numbered (default: in the run's videos folder; with "
         "--pretrained a new name in the current folder)",
+    )
+
+    watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
+    watch.add_argument(
+        "runs_dir",
+        nargs="?",
+        type=Path,
+        default=_RUNS_DIR,
+        metavar="RUNS_DIR",
+        help="the runs folder, or a run's own folder",
+    )
+    watch.add_argument(
+        "--port",
+        type=_port,
+        default=argparse.SUPPRESS,
+        metavar="P",
+        help="0 to 65535, 0 for any that is free (default: the first free one from 8420 on)",
+    )
+    watch.add_argument(
+        "--host",
+        default=argparse.SUPPRESS,
+        metavar="H",
+        help="name or address to listen on; needs --token if other machines can reach it "
+        "(default: 127.0.0.1, this machine alone)",
+    )
+    watch.add_argument(
+        "--token",
+        default=argparse.SUPPRESS,
+        metavar="T",
+        help="what a browser must show: 16 or more letters, digits, - and _ (default: none)",
+    )
+    watch.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="open the page in a browser (default: if there is a screen)",
+    )
+    watch.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import environments from the modules and files that runs name, to rebuild training "
+        "episodes",
     )
 
     listing = verb("list", "show what there is")
@@ -220,6 +263,12 @@ def _count(text: str) -> int:
     if number < 1 or not number.is_integer():
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
     return int(number)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def _version() -> str:
@@ -426,6 +475,20 @@ def _record(options: argparse.Namespace) -> int:
         )
     for path in paths:
         print(path)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rlagents.watch import serve
+
+    serve(
+        options.runs_dir,
+        port=getattr(options, "port", None),
+        host=getattr(options, "host", None),
+        token=getattr(options, "token", None),
+        open_page=getattr(options, "open", None),
+        allow_import=options.allow_import,
+    )
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +150,8 @@ class RunFolder:
     def write_status(self, state: str, step: int, **more: Any) -> None:
         """Write status.json: running, finished, stopped or failed."""
         status = {"state": state, "pid": os.getpid(), "step": step, "heartbeat": time.time()}
-        write_json(self.directory / "status.json", status | more)
+        host = {"host": platform.node()}  # the machine on which the process can be looked for
+        write_json(self.directory / "status.json", status | host | more)
 
     def status(self) -> dict[str, Any]:
         """Return status.json, {} if there is none yet."""

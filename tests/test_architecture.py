@@ -66,7 +66,7 @@ def members(package: str) -> list[str]:
 HIGHER = [
     *("rlagents.evaluate", "rlagents.events", "rlagents.run", "rlagents.checkpoint"),
     *("rlagents.recording", "rlagents.runner", "rlagents.observers", "rlagents.training"),
-    *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.cli"),
+    *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.watch", "rlagents.cli"),
 ]
 FORBIDDEN = {
     "rlagents.envs": [
@@ -88,6 +88,16 @@ FORBIDDEN = {
     "rlagents.pretrained": [
         *("torch", "rlagents.agents", "rlagents.envs", "rlagents.networks", "rlagents.config"),
         *HIGHER,
+    ],
+    "rlagents.api": ["rlagents.watch", "rlagents.cli"],
+    "rlagents.logs": [
+        *("torch", "rlagents.agents", "rlagents.envs", "rlagents.networks", "rlagents.config"),
+        *("rlagents.trained", "rlagents.api", "rlagents.watch", "rlagents.cli"),
+    ],
+    "rlagents.watch": [
+        *("torch", "gymnasium", "rlagents.agents", "rlagents.envs", "rlagents.networks"),
+        *("rlagents.replay", "rlagents.config", "rlagents.training", "rlagents.recording"),
+        *("rlagents.trained", "rlagents.cli"),
     ],
     "rlagents.types": ["rlagents", "torch"],
     "rlagents.errors": ["rlagents", "torch"],
@@ -117,6 +127,11 @@ def test_only_the_program_imports_the_command_line() -> None:
     assert [module for module in MODULES if knows(module, "rlagents.cli")] == ["rlagents.__main__"]
 
 
+def test_only_the_program_that_rebuilds_episodes_opens_runs() -> None:
+    watch = members("rlagents.watch")
+    assert [name for name in watch if knows(name, "rlagents.api")] == ["rlagents.watch.rebuild"]
+
+
 def test_no_agent_knows_another() -> None:
     agents = [name for name in members("rlagents.agents") if name.count(".") == 2]
     shared = {f"rlagents.agents.{name}" for name in ("base", "storage", "optimizers")}
@@ -132,7 +147,11 @@ def test_nobody_imports_the_second_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rlagents.envs", "rlagents.replay.uniform", "rlagents.config", "rlagents.pretrained"]
+    "module",
+    [
+        *("rlagents.envs", "rlagents.replay.uniform", "rlagents.config", "rlagents.pretrained"),
+        *("rlagents.logs", "rlagents.watch.app"),
+    ],
 )
 def test_what_must_not_need_torch_does_not_load_it(module: str) -> None:
     program = f"import sys, {module}; assert 'torch' not in sys.modules"
