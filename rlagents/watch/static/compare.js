@@ -1,6 +1,6 @@
 // Several runs, or several moments of one: side by side in step, and as curves over seeds.
 
-import { ApiError, getJson, poll, runUrl } from "./api.js";
+import { ApiError, Resource, getJson, poll, runUrl } from "./api.js";
 import { readAddress, writeAddress } from "./address.js";
 import { Chart, faint, literal, timeUnit } from "./charts.js";
 import { byId, choice, el, setText } from "./dom.js";
@@ -20,6 +20,7 @@ const PERIOD_MS = 5000;
 const ADDRESS_MS = 1000;
 
 const runs = [...new Set(JSON.parse(byId("main").dataset.runs))];
+const sources = new Map(runs.map((run) => [run, new Resource(runUrl(run))]));
 const details = new Map();
 const settings = { x: "step", what: "evaluation", statistic: "mean", ...chosenSettings() };
 const chart = new Chart(byId("curve"));
@@ -77,14 +78,25 @@ class Seat {
   /** Choose a run; the video is the one that is named, else the latest. */
   choose(run, id = null, time = ensemble.time) {
     this.runSelect.value = run;
+    const videos = this.list(run);
+    const found = videos.find((video) => video.id === id) ?? latestVideo(videos) ?? videos[0];
+    if (found) this.show(run, found.id, time);
+    else this.screen.say("This run has no video yet.");
+  }
+
+  /** Offer the videos of a run, and return them; the one that was chosen stays so. */
+  list(run) {
     const videos = sortVideos(details.get(run)?.videos ?? []);
+    const ids = [run, ...videos.map((video) => video.id)].join("/");
+    if (ids === this.listed) return videos;
+    this.listed = ids;
+    const chosen = this.videoSelect.value;
     this.videoSelect.replaceChildren(
       ...videos.map((video) => el("option", { value: video.id, text: optionOf(video) })),
     );
-    const found = videos.find((video) => video.id === id) ?? latestVideo(videos) ?? videos[0];
-    this.videoSelect.disabled = !found;
-    if (found) this.show(run, found.id, time);
-    else this.screen.say("This run has no video yet.");
+    if (videos.some((video) => video.id === chosen)) this.videoSelect.value = chosen;
+    this.videoSelect.disabled = videos.length === 0;
+    return videos;
   }
 
   async show(run, id, time = ensemble.time) {
@@ -139,7 +151,9 @@ function keepAddress() {
 async function readDetails() {
   await Promise.all(runs.map(async (run) => {
     try {
-      details.set(run, await getJson(runUrl(run)));
+      const changed = await sources.get(run).read();
+      if (changed) details.set(run, changed);
+      settle(`run-${run}`);
     } catch (error) {
       if (!(error instanceof ApiError) || error.status === 0) throw error;
       notify(`run-${run}`, error.message);
@@ -148,11 +162,10 @@ async function readDetails() {
 }
 
 async function update() {
-  if (!ensemble) {
-    await readDetails();
-    takeSeats();
-  }
-  await readCurves();
+  await readDetails();
+  if (!ensemble) takeSeats();
+  else for (const seat of seats) seat.list(seat.runSelect.value);
+  if (details.size) await readCurves();
 }
 
 async function readCurves() {

@@ -3,14 +3,14 @@
 const COUNT = new Intl.NumberFormat("en-US");
 const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 
-/** Return a count with separators: 12,345. */
+/** Return a count with separators: 12,345; a dash for none. */
 export function count(value) {
-  return COUNT.format(value);
+  return Number.isFinite(value) ? COUNT.format(value) : "–";
 }
 
-/** Return a count in few letters: 12.3K. */
+/** Return a count in few letters: 12.3K; a dash for none. */
 export function short(value) {
-  return SHORT.format(value);
+  return Number.isFinite(value) ? SHORT.format(value) : "–";
 }
 
 /** Return a number with at most `digits` decimals, none that are zero; a dash for none. */

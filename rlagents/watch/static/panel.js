@@ -48,6 +48,7 @@ export class Panel {
 
   #begin() {
     const { episode } = this.#screen;
+    this.element.classList.toggle("none", episode.length === 0);
     const named = episode.hasValues || episode.names !== null;
     this.#rows = Array.from({ length: named ? episode.numActions : 0 }, (_, action) => {
       const fill = el("span", { class: "fill" });

@@ -32,6 +32,7 @@ let curves = null;
 let axis = readAddress().x === "time" ? "time" : "step";
 let waitingFor = null; // the training episode that is being rebuilt
 let known = new Set(); // the videos that were there at the last look
+const rebuilt = new Map(); // training episodes that were rebuilt since the page was opened
 let addressTimer = null;
 const moments = makeMoments();
 
@@ -117,6 +118,12 @@ function showCurves() {
   multiples.draw(curves.metrics, axis);
 }
 
+/** Return when a training episode ended, null if the curve does not have it. */
+function timeOf(episode) {
+  const rows = curves?.training.episodes ?? [];
+  return rows.find((row) => row.episode === episode)?.wall_time_s ?? null;
+}
+
 /** Play a video of the run; `options` go to the screen. */
 async function show(video, options = {}) {
   waitingFor = null;
@@ -127,15 +134,15 @@ async function show(video, options = {}) {
     overlay: screen.overlay,
     ...options,
   });
-  list.draw(withShown(video), video);
+  list.draw(details.videos, video);
   showCurves();
   await load;
 }
 
-/** Return the run's videos with one that the server may not have listed yet. */
-function withShown(video) {
-  const listed = details.videos.some((other) => other.id === video.id);
-  return listed ? details.videos : [...details.videos, video];
+/** Add the episodes that were rebuilt to the videos that the server lists. */
+function addRebuilt() {
+  const listed = new Set(details.videos.map((video) => video.id));
+  details.videos.push(...[...rebuilt.values()].filter((video) => !listed.has(video.id)));
 }
 
 function playVideo(id) {
@@ -167,8 +174,8 @@ async function playEpisode(episode, options = { play: true }) {
     });
     if (!video) return;
     settle("rebuild");
-    details.videos = withShown(video);
-    known.add(video.id);
+    rebuilt.set(video.id, { ...video, wall_time_s: timeOf(episode) });
+    addRebuilt();
     setText(byId("videos-count"), String(details.videos.length));
     await show(video, options);
     refresh();
@@ -234,10 +241,11 @@ async function update() {
   const first = details === null;
   if (changed) {
     details = changed;
-    if (screen.video && screen.video.kind === "training") details.videos = withShown(screen.video);
+    addRebuilt();
     showDetails();
   }
   if (first) {
+    byId("grid").hidden = false;
     known = new Set(details.videos.map((video) => video.id));
     showFirst();
   } else follow();
@@ -250,12 +258,15 @@ async function update() {
   settle("deleted");
 }
 
-/** Say once that a run is gone; what was read before stays on the page. */
+/** Say what keeps a run from being shown; what was read before stays on the page. */
 function onError(error) {
-  if (error.status !== 404) return false;
-  notify("deleted", details
-    ? `${error.message} What was read before stays here.`
-    : error.message);
+  if (details === null) {
+    setState(stateBadge, "unreadable");
+    byId("remarks").replaceChildren(el("p", { class: "remark error", text: error.message }));
+    byId("grid").hidden = true;
+  } else if (error.status === 404) {
+    notify("deleted", `${error.message} What was read before stays here.`);
+  } else return false;
   return true;
 }
 

@@ -1,11 +1,12 @@
 // The picture: a video with its overlay's video stacked on it, and the frame that is shown.
 
-import { ApiError, getJson, runUrl } from "./api.js";
+import { getJson, runUrl } from "./api.js";
 import { el } from "./dom.js";
 import { Episode } from "./episode.js";
 
 const FOLLOW_MS = 200;
 const DRIFT_S = 0.04; // the hidden video is put right when it is further off
+const FALLBACK_RATE = 30; // frames a second of a video about which nothing is known
 const WASTE = 1.2; // whole multiples of a game's pixel, unless a half one is so much larger
 
 /**
@@ -69,20 +70,18 @@ export class Screen extends EventTarget {
     this.#bring(this.plain);
     this.#clear(this.over);
     this.say("Loading…");
-    try {
-      const [data] = await Promise.all([
-        getJson(runUrl(run, "video", video.id, "data")),
-        this.#open(this.plain, runUrl(run, "video", video.id)),
-      ]);
-      if (generation !== this.#generation) return;
-      this.episode = new Episode({ action_names: names, ...withoutNull(data) });
-    } catch (error) {
-      if (generation !== this.#generation) return;
-      const text = error instanceof ApiError ? error.message : "This video cannot be played.";
-      this.say(text);
-      this.dispatchEvent(new CustomEvent("problem", { detail: text }));
+    const [opened, read] = await Promise.allSettled([
+      this.#open(this.plain, runUrl(run, "video", video.id)),
+      getJson(runUrl(run, "video", video.id, "data")),
+    ]);
+    if (generation !== this.#generation) return;
+    if (opened.status === "rejected") {
+      this.say("This video cannot be played.");
+      this.#complain(`The video ${video.id} cannot be played; perhaps it is damaged or was deleted.`);
       return;
     }
+    const known = read.status === "fulfilled" ? withoutNull(read.value) : this.#pictureOnly();
+    this.episode = new Episode({ action_names: names, ...known });
     this.message.hidden = true;
     this.element.classList.remove("covered");
     this.#fit();
@@ -91,6 +90,20 @@ export class Screen extends EventTarget {
     this.dispatchEvent(new Event("loaded"));
     if (overlay && this.overlays.includes(overlay)) await this.showOverlay(overlay);
     if (play && generation === this.#generation) this.play();
+    if (read.status === "rejected") {
+      this.#complain(`${read.reason.message} The picture is shown without steps and values.`);
+    }
+  }
+
+  /** Return what is known of a video without its JSON: how long it is. */
+  #pictureOnly() {
+    const rate = this.video.frames_per_second ?? FALLBACK_RATE;
+    const frames = Math.max(1, Math.round(this.plain.duration * rate));
+    return { frame: [], action: [], reward: [], frames_per_second: rate, num_frames: frames };
+  }
+
+  #complain(detail) {
+    this.dispatchEvent(new CustomEvent("problem", { detail }));
   }
 
   /** Return the overlays there are, by method. */
@@ -165,7 +178,7 @@ export class Screen extends EventTarget {
 
   /** Show the picture that a step answers to. */
   goToStep(step) {
-    this.go(this.episode.frame[step]);
+    this.go(this.episode.frame[step] ?? 0);
   }
 
   /** Pause, and go on by some frames. */
@@ -198,8 +211,7 @@ export class Screen extends EventTarget {
           if (generation !== this.#generation || this.overlay !== method) return;
           this.overlay = null;
           this.dispatchEvent(new Event("state"));
-          const detail = `The overlay ${method} of this video cannot be shown.`;
-          this.dispatchEvent(new CustomEvent("problem", { detail }));
+          this.#complain(`The overlay ${method} of this video cannot be shown.`);
           return;
         }
         if (generation !== this.#generation || this.overlay !== method) return;
