@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rlagents.statistics import RESAMPLES, Float64Array, interquartile_mean
+from rlagents.wording import value_text
 
 Statistic = Literal["mean", "iqm"]
+GRID_POINTS = 400  # more than a picture shows
 
 _NOT_COMPARED = ("seed", "recipe")
 _KEYS_IN_A_LABEL = 3
@@ -35,6 +37,27 @@ class Group:
 
     label: str
     runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupCurve:
+    """The curve of runs that differ in nothing but their seed.
+
+    Attributes:
+        label: what they are.
+        x: [G] agent steps or seconds.
+        center: [G] a statistic over the runs; NaN where one of them has no value.
+        low: [G] lower end of its interval.
+        high: [G] upper end.
+        runs: x [T] and y [T] of each single run.
+    """
+
+    label: str
+    x: Float64Array
+    center: Float64Array
+    low: Float64Array
+    high: Float64Array
+    runs: tuple[tuple[Float64Array, Float64Array], ...]
 
 
 def group_runs(configs: Mapping[str, Mapping[str, Any]]) -> list[Group]:
@@ -111,15 +134,6 @@ def _setting(key: str, value: Any) -> str:
     return f"no {key}" if value is _MISSING else f"{key} = {value_text(value)}"
 
 
-def value_text(value: Any) -> str:
-    """Return a config's value as one would write it: `none`, `true`, `0.001`, `[64, 64]`."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
 def running_mean(values: npt.ArrayLike, window: int) -> Float64Array:
     """Return the mean of each value and those before it, `window` at most: [T] -> [T]."""
     array = np.asarray(values, dtype=np.float64)
@@ -178,3 +192,27 @@ def band(
         low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     unknown = np.where(known, 0.0, np.nan)
     return center + unknown, low + unknown, high + unknown
+
+
+def group_curve(
+    label: str,
+    runs: Sequence[tuple[Float64Array, Float64Array]],
+    statistic: Statistic = "mean",
+    points: int = GRID_POINTS,
+) -> GroupCurve:
+    """Put the curves of several runs on one grid, and a band over them.
+
+    The grid is where the runs have values, or evenly spaced points from the first to the last if
+    these are more than `points`. A run that ended before the others counts with its last value.
+
+    Args:
+        label: what they are.
+        runs: x [T] and y [T] of each, T > 0.
+        statistic: over the runs.
+        points: the most that the grid has.
+    """
+    grid = np.unique(np.concatenate([x for x, _ in runs]))
+    if len(grid) > points:
+        grid = np.linspace(grid[0], grid[-1], points)
+    center, low, high = band([resample(x, y, grid) for x, y in runs], statistic)
+    return GroupCurve(label, grid, center, low, high, tuple(runs))

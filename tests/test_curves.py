@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlagents.curves import Group, Statistic, band, group_runs, resample, running_mean
+from rlagents.curves import (
+    Group,
+    Statistic,
+    band,
+    group_curve,
+    group_runs,
+    resample,
+    running_mean,
+)
 from rlagents.statistics import RESAMPLES, bootstrap_interval, interquartile_mean
 
 Floats = npt.NDArray[np.float64]
@@ -257,3 +265,36 @@ def test_there_is_no_band_where_a_run_has_no_value() -> None:
     for part in (*band(curves), *band(curves, "iqm")):
         assert np.isnan(part[[0, 1, 3]]).all()
     assert np.isnan(band(curves[:1])[0]).tolist() == [True, False, False, True]
+
+
+# --- group_curve ----------------------------------------
+
+
+def curve(x: list[float], y: list[float]) -> tuple[Floats, Floats]:
+    return np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
+
+
+def test_the_curve_of_a_group_by_hand() -> None:
+    runs = [curve([10, 30], [1, 5]), curve([20, 30, 40], [3, 7, 9])]
+    group = group_curve("both", runs)
+    assert group.label == "both"
+    assert group.x.tolist() == [10, 20, 30, 40]
+    np.testing.assert_array_equal(group.center, [np.nan, 2, 6, 7])  # the first stays at 5
+    np.testing.assert_allclose(group.low, [np.nan, 1, 5, 5])
+    np.testing.assert_allclose(group.high, [np.nan, 3, 7, 9])
+    assert group.runs == tuple(runs)
+
+
+def test_a_long_curve_is_drawn_at_so_many_points() -> None:
+    steps = list(np.arange(1.0, 1001.0))
+    group = group_curve("one", [curve(steps, steps)], points=4)
+    assert group.x.tolist() == [1, 334, 667, 1000]
+    assert group.center.tolist() == [1, 334, 667, 1000]
+    assert len(group_curve("one", [curve(steps, steps)]).x) == 400
+    assert len(group_curve("one", [curve(steps, steps)], points=1000).x) == 1000
+
+
+def test_the_statistic_of_a_groups_curve_is_the_one_asked_for() -> None:
+    runs = [curve([5], [value]) for value in (1.0, 2.0, 4.0, 1000.0)]
+    assert group_curve("four", runs, "mean").center.tolist() == [251.75]
+    assert group_curve("four", runs, "iqm").center.tolist() == [3.0]
