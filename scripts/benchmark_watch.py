@@ -4,8 +4,9 @@ A folder of runs is made up, each with as many lines of metrics as a training of
 with 100,000 lines each, unless told otherwise. The real server is started as a process of its own
 and asked as a browser asks. Cold means a server just started, and files that the system had to
 forget and reads from the disk again; warm is the same server asked again. `show` is what the page
-of a run needs: /api/run/X and its curves. In the end a live run writes as many lines again while it is being
-watched. metrics.jsonl is one file under the names of all runs, but for those that are shown.
+of a run needs: /api/run/X and its curves. In the end a live run writes as many lines again while
+it is being watched. metrics.jsonl is one file under the names of all runs, but for those that are
+shown.
 
 Example:
     python scripts/benchmark_watch.py

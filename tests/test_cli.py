@@ -23,7 +23,7 @@ from rlagents.config import RunConfig, builtin_configs, options, read_config
 from rlagents.run import ActionLog, RunFolder
 
 Cli = Callable[..., Any]
-VERBS = ("train", "resume", "evaluate", "record", "list", "doctor")
+VERBS = ("train", "resume", "evaluate", "record", "compare", "report", "list", "doctor")
 EVALUATION_KEYS = [
     "run",
     "checkpoint",
@@ -86,6 +86,21 @@ def test_version(cli: Cli) -> None:
                 *("--episodes", "default: 1", "--checkpoint", "--training-episode", "--output"),
                 *("0 or more", "in the run's videos folder", "--seed", "default: runs"),
                 *("--pretrained", "a new name in the current folder"),
+            ],
+        ),
+        (
+            "compare",
+            [
+                *("RUN", "--runs-dir", "default: runs", "--output", ".svg", ".pdf", "--json"),
+                *("--x {steps,time}", "default: steps", "--what {training,evaluation}"),
+                *("default: training", "--statistic {mean,iqm}", "default: mean"),
+            ],
+        ),
+        (
+            "report",
+            [
+                *("RUN", "--runs-dir", "default: runs", "--output FILE.html", "--video ID|none"),
+                *("at most 25 MB", "default: the newest of the best evaluation"),
             ],
         ),
         ("list", ["envs", "agents", "configs", "pretrained", "--json"]),
