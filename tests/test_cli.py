@@ -23,7 +23,9 @@ from rlagents.config import RunConfig, builtin_configs, options, read_config
 from rlagents.run import ActionLog, RunFolder
 
 Cli = Callable[..., Any]
-VERBS = ("train", "resume", "evaluate", "record", "compare", "report", "list", "doctor")
+VERBS = (
+    *("train", "resume", "evaluate", "record", "watch", "compare", "report", "list", "doctor"),
+)
 EVALUATION_KEYS = [
     "run",
     "checkpoint",
@@ -101,6 +103,13 @@ def test_version(cli: Cli) -> None:
             [
                 *("RUN", "--runs-dir", "default: runs", "--output FILE.html", "--video ID|none"),
                 *("at most 25 MB", "default: the newest of the best evaluation"),
+            ],
+        ),
+        (
+            "watch",
+            [
+                *("RUNS_DIR", "default: runs", "--port", "0 to 65535", "8420", "--host"),
+                *("127.0.0.1", "--token", "16 or more", "--open", "--no-open", "--allow-import"),
             ],
         ),
         ("list", ["envs", "agents", "configs", "pretrained", "--json"]),
