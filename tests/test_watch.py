@@ -432,14 +432,23 @@ def test_runs_that_differ_in_their_seed_are_one_curve(browser: Browser, runs: Pa
     answer = browser.get("/api/curves?run=a&run=b&run=c&run=empty&what=evaluation").json
     pair, single = answer["groups"]
     assert pair["runs"] == ["a", "b"]
-    assert (pair["x"][0], pair["x"][-1]) == (0, 100)
-    assert (pair["center"][0], pair["center"][-1]) == (2, 5)
-    assert (pair["low"][0], pair["high"][0]) == (1, 3)
+    assert pair["x"] == [0, 100]
+    assert pair["center"] == [2, 5]
+    assert (pair["low"], pair["high"]) == ([1, 3], [3, 7])
     assert single["runs"] == ["c"]
     assert single["low"] == single["center"] == single["high"]
     assert "learning_rate" in single["label"]
     assert "empty has no evaluation returns yet." in answer["notes"]
     assert any("ends where the first of its runs ends" in note for note in answer["notes"])
+
+
+def test_groups_of_long_runs_have_few_points(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "a", returns=[float(k) for k in range(1000)])
+    (group,) = browser.get("/api/curves?run=a").json["groups"]
+    assert len(group["x"]) == 400
+    assert (group["x"][0], group["x"][-1]) == (10, 10000)
+    assert group["center"][0] == 0
+    assert group["center"][-1] == 949.5
 
 
 def test_what_groups_show_is_chosen(browser: Browser, runs: Path) -> None:
