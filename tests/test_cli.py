@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -664,6 +665,7 @@ def test_status_after_the_end(tiny_run: Any) -> None:
     assert status["state"] == "finished"
     assert status["step"] == 480
     assert isinstance(status["pid"], int)
+    assert status["host"] == platform.node()
     assert isinstance(status["heartbeat"], float)
 
 

@@ -181,6 +181,8 @@ def test_the_token_is_given_once_and_kept_in_a_cookie(runs: Path) -> None:
     assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
     for path in ("/", "/api/runs", "/static/style.css"):
         assert browser.get(path, {"cookie": f"other=1; {cookie}"}).status == 200
+    again = browser.get(f"/?token={TOKEN}", {"cookie": cookie})  # out of the address once more
+    assert b'content="0;url=/"' in again.body
     direct = browser.get(f"/api/runs?token={TOKEN}")  # for programs
     assert direct.json["runs"][0]["id"] == "one"
 
