@@ -201,8 +201,8 @@ def _is_alive(pid: int, heartbeat: float) -> bool:
     """Tell whether the process runs that wrote `heartbeat`, and not a later one of its number."""
     try:
         process = psutil.Process(pid)
-        is_older = process.create_time() <= heartbeat + 1.0
-        return is_older and process.status() != psutil.STATUS_ZOMBIE
+        is_older = bool(process.create_time() <= heartbeat + 1.0)
+        return is_older and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no number of a process
         return False
     except psutil.AccessDenied:  # somebody else's, so it is there
