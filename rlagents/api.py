@@ -18,7 +18,7 @@ from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder
 from rlagents.trained import TrainedAgent, check_output, numbered, playing
 from rlagents.training import resume_run, start_run
-from rlagents.types import Episode
+from rlagents.types import Episode, EvaluationRow
 
 
 class Run(TrainedAgent):
@@ -39,6 +39,10 @@ class Run(TrainedAgent):
     def episodes(self) -> list[Episode]:
         """Return the finished training episodes."""
         return list(self._folder.episodes())
+
+    def evaluations(self) -> list[EvaluationRow]:
+        """Return the evaluations that were played during training."""
+        return list(self._folder.evaluations())
 
     def checkpoint(self, which: str | int | None = None) -> Checkpoint:
         """Return a checkpoint: "best", "last", a step, or None for the best, else the last.

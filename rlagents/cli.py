@@ -73,6 +73,8 @@ def _dispatch(words: list[str]) -> int:
         "evaluate": _evaluate,
         "record": _record,
         "watch": _watch,
+        "compare": _compare,
+        "report": _report,
         "list": _list,
         "doctor": _doctor,
     }
@@ -185,6 +187,64 @@ def _make_parser() -> _Parser:
         action="store_true",
         help="import environments from the modules and files that runs name, to rebuild training "
         "episodes",
+    )
+
+    compare = verb("compare", "compare runs, one by one and over seeds: a table and a picture")
+    compare.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a run's folder, or its name in the runs folder; runs that differ in nothing but "
+        "their seed are one group",
+    )
+    _add_runs_dir(compare)
+    compare.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE.png",
+        help="draw the curves, too; .svg and .pdf can be written as well",
+    )
+    compare.add_argument(
+        "--x",
+        choices=("steps", "time"),
+        default=argparse.SUPPRESS,
+        help="what the curves are drawn over (default: steps)",
+    )
+    compare.add_argument(
+        "--what",
+        choices=("training", "evaluation"),
+        default=argparse.SUPPRESS,
+        help="what the curves are: the mean return of the last 100 training episodes, or that of "
+        "the evaluations (default: training)",
+    )
+    compare.add_argument(
+        "--statistic",
+        choices=("mean", "iqm"),
+        default="mean",
+        help="over the runs of a group: mean, or interquartile mean",
+    )
+    compare.add_argument(
+        "--json", action="store_true", help="print one JSON object, with the curves in it"
+    )
+
+    report = verb("report", "write one page about a run that can be sent: curve, table, video")
+    _add_run(report)
+    report.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        default=argparse.SUPPRESS,
+        metavar="FILE.html",
+        help="the page; an older one is replaced",
+    )
+    report.add_argument(
+        "--video",
+        default=argparse.SUPPRESS,
+        metavar="ID|none",
+        help="which video goes in, at most 25 MB: its name in the run's videos folder without "
+        "the ending, or none (default: the newest of the best evaluation, else of the last one "
+        "recorded)",
     )
 
     listing = verb("list", "show what there is")
@@ -489,6 +549,43 @@ def _watch(options: argparse.Namespace) -> int:
         open_page=getattr(options, "open", None),
         allow_import=options.allow_import,
     )
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rlagents.compare import compare_runs
+
+    output = getattr(options, "output", None)
+    if output is None and not options.json:
+        for name in ("x", "what"):
+            if hasattr(options, name):
+                raise UsageError(
+                    f"--{name} is about the curves, which the table does not show; add --output "
+                    "FILE.png or --json, or leave it out."
+                )
+    comparison = compare_runs(
+        options.runs,
+        runs_dir=options.runs_dir,
+        output=output,
+        axis=getattr(options, "x", "steps"),
+        what=getattr(options, "what", "training"),
+        statistic=options.statistic,
+    )
+    if options.json:
+        print(json.dumps(comparison.as_dict(), allow_nan=False))
+        return 0
+    print(comparison.table())
+    if output is not None:
+        print(f"\n{output}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rlagents.report import write_report
+
+    video = {"video": options.video} if hasattr(options, "video") else {}
+    write_report(options.run, options.output, runs_dir=options.runs_dir, **video)
+    print(options.output)
     return 0
 
 

@@ -406,7 +406,8 @@ class EvaluationLog(TableLog):
     Attributes:
         rows: the last 10,000 evaluations, by the names of their columns.
         dropped: how many came before those.
-        best: the first evaluation of the highest mean return, also if it was dropped.
+        best: the last evaluation of the highest mean return, as checkpoints see it; also if it was
+            dropped.
     """
 
     columns = (
@@ -432,7 +433,7 @@ class EvaluationLog(TableLog):
             self.dropped += len(self.rows) == _MOST_EVALUATIONS
             self.rows.append(row)
             if np.isfinite(row["mean_return"]) and (
-                self.best is None or row["mean_return"] > self.best["mean_return"]
+                self.best is None or row["mean_return"] >= self.best["mean_return"]
             ):
                 self.best = row
 
@@ -537,8 +538,8 @@ class RunLogs:
                 notes.append(f"{log.broken} broken {lines} in {name} {were} skipped.")
         if self.episodes.not_finite:
             notes.append(
-                f"{self.episodes.not_finite} training episodes have a return that is not a finite "
-                "number; no curve shows them."
+                "No curve shows the training episodes whose return is not a finite number: "
+                f"{self.episodes.not_finite} of {self.episodes.count}."
             )
         if self.evaluations.dropped:
             notes.append(

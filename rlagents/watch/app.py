@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -46,7 +47,7 @@ _HERE = Path(__file__).parent
 _POINTS = 800
 _DAY = "private, max-age=86400"
 _GZIP_LEVEL = 4  # a third of the time of 9, for files a few percent larger
-_TRAINING = "training-"  # how ids of rebuilt episodes begin
+_REBUILT = re.compile("training-([0-9]{1,15})")  # the ids of rebuilt episodes
 
 
 def create_app(
@@ -234,10 +235,10 @@ class _Server:
 
     def _rebuilt(self, run: str, video: str) -> Path | None:
         """Return the video of a training episode that was rebuilt."""
-        number = video.removeprefix(_TRAINING)
-        if number == video or not number.isdecimal():
+        match = _REBUILT.fullmatch(video)
+        if match is None:
             return None
-        job = self.rebuilder.find(self.library.find(run), int(number))
+        job = self.rebuilder.find(self.library.find(run), int(match[1]))
         return None if job is None else job.video
 
     def training(self, request: Request) -> Response:

@@ -98,9 +98,9 @@ class Guard:
         request = Request(scope)
         # Cookies are shared by all ports of a machine, and each server has a token of its own.
         cookie = f"rlagents_{(scope.get('server') or ('', 0))[1]}"
-        if _equal(request.cookies.get(cookie, ""), token):
-            return None
         if not _equal(request.query_params.get("token", ""), token):
+            if _equal(request.cookies.get(cookie, ""), token):
+                return None
             return _problem(
                 scope,
                 401,

@@ -43,7 +43,7 @@ from rlagents.watch.videos import (
     video_names,
 )
 
-_SUMMARIES = 1000  # of runs that are kept
+_SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
 _MOST_COMPARED = 32
@@ -337,7 +337,7 @@ class Library:
             if begin > end:
                 notes.append(f"The runs of {group.label} have no part in common to compare.")
                 continue
-            grid = np.unique(np.linspace(begin, end, _GRID))
+            grid = _grid([positions for positions, _ in members], begin, end)
             curves = np.stack([resample(*line, grid) for line in members])
             center, low, high = band(curves, statistic)
             if any(float(positions[-1]) > end for positions, _ in members):
@@ -410,6 +410,14 @@ class Library:
                 f"{run_id} has no video {video_id!r}; perhaps it is not finished, or was deleted."
             )
         return directory, names[video_id]
+
+
+def _grid(positions: Sequence[Float64Array], begin: float, end: float) -> Float64Array:
+    """Return where some run has a value, from `begin` to `end`; at most 400 of these places."""
+    places = np.unique(np.concatenate(positions))
+    places = places[(places >= begin) & (places <= end)]
+    chosen = np.linspace(0, len(places) - 1, min(len(places), _GRID)).round().astype(int)
+    return np.asarray(places[chosen])
 
 
 def _episode(one: EpisodePoint | None) -> Json | None:

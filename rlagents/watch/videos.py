@@ -20,6 +20,7 @@ OVERLAYS = ("gradient", "grad-cam", "perturbation")
 MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
 LARGEST_SIDECAR = 64 << 20
 _HEAD = 1 << 14  # bytes of a sidecar in which what is not a list of all steps stands
+_IN_HEAD = {"num_frames", "seed", "episodic_return", "episodic_length"}
 _NAME = re.compile(r"step-(\d+)-episode-(\d+)-return-([-+.\w]+)")
 
 
@@ -104,15 +105,16 @@ def read_header(path: Path) -> dict[str, Any]:
             about = pydantic_core.from_json(head.rstrip().rstrip(b",") + b"}")
         except ValueError:
             about = None
-        if isinstance(about, dict) and "num_frames" in about:
+        if isinstance(about, dict) and set(about) >= _IN_HEAD:
             return about
     return _parse(_read(path), path)
 
 
-def _read(path: Path, length: int = LARGEST_SIDECAR + 1) -> bytes:
+def _read(path: Path, length: int | None = None) -> bytes:
+    """Return a file, or so many bytes of its beginning."""
     try:
         with path.open("rb") as file:
-            text = file.read(length)
+            text = file.read(LARGEST_SIDECAR + 1 if length is None else length)
     except OSError as error:
         raise NotFoundError(f"{path.name} cannot be read: {error.strerror}.") from None
     if len(text) > LARGEST_SIDECAR:
