@@ -94,7 +94,6 @@ export class Panel {
     const zero = position(Math.min(Math.max(0, low), high), low, high);
     this.#rows.forEach((row, action) => {
       row.element.classList.toggle("chosen", action === episode.action[step]);
-      row.element.toggleAttribute("aria-current", action === episode.action[step]);
       if (values === null) return;
       const value = values[action] - mean;
       const end = position(value, low, high);

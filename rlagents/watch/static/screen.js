@@ -267,10 +267,10 @@ export class Screen extends EventTarget {
     return video;
   }
 
-  /** Load a file into a video until its first picture is there. */
+  /** Load a file into a video until its size and length are known. */
   #open(video, url) {
     return new Promise((resolve, reject) => {
-      video.onloadeddata = () => resolve();
+      video.onloadedmetadata = () => resolve();
       video.onerror = () => reject(new Error(`${url} cannot be played`));
       delete video.dataset.method;
       video.src = url;
@@ -280,7 +280,7 @@ export class Screen extends EventTarget {
 
   #clear(video) {
     video.onerror = null;
-    video.onloadeddata = null;
+    video.onloadedmetadata = null;
     delete video.dataset.method;
     if (!video.hasAttribute("src")) return;
     video.removeAttribute("src");
