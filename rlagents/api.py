@@ -18,7 +18,7 @@ from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder
 from rlagents.trained import TrainedAgent, check_output, numbered, playing
 from rlagents.training import resume_run, start_run
-from rlagents.types import Episode
+from rlagents.types import Episode, EvaluationRow
 
 
 class Run(TrainedAgent):
@@ -39,6 +39,10 @@ class Run(TrainedAgent):
     def episodes(self) -> list[Episode]:
         """Return the finished training episodes."""
         return list(self._folder.episodes())
+
+    def evaluations(self) -> list[EvaluationRow]:
+        """Return the evaluations that were played during training."""
+        return list(self._folder.evaluations())
 
     def checkpoint(self, which: str | int | None = None) -> Checkpoint:
         """Return a checkpoint: "best", "last", a step, or None for the best, else the last.
@@ -120,8 +124,19 @@ class Run(TrainedAgent):
 
         return self._record(found, self._policy(found), episodes, seed, name)
 
-    def record_training_episode(self, number: int, *, output: str | Path | None = None) -> Path:
+    def record_training_episode(
+        self,
+        number: int,
+        *,
+        output: str | Path | None = None,
+        progress: Callable[[int, int], None] = lambda done, steps: None,
+    ) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
+
+        Args:
+            number: of the episode.
+            output: the video's path; in the run's folder if None.
+            progress: told before each step how many are done, and how many there are.
 
         Raises:
             UsageError: there is no such episode, or the environment does not reproduce itself, or
@@ -160,6 +175,7 @@ class Run(TrainedAgent):
                 scale=self.config.recording.scale,
                 path=name,
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
+                progress=progress,
             )
 
 

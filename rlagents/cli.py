@@ -72,6 +72,9 @@ def _dispatch(words: list[str]) -> int:
         "resume": _resume,
         "evaluate": _evaluate,
         "record": _record,
+        "watch": _watch,
+        "compare": _compare,
+        "report": _report,
         "list": _list,
         "doctor": _doctor,
     }
@@ -142,6 +145,106 @@ def _make_parser() -> _Parser:
         metavar="FILE.mp4",
         help="the video; several are numbered (default: in the run's videos folder; with "
         "--pretrained a new name in the current folder)",
+    )
+
+    watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
+    watch.add_argument(
+        "runs_dir",
+        nargs="?",
+        type=Path,
+        default=_RUNS_DIR,
+        metavar="RUNS_DIR",
+        help="the runs folder, or a run's own folder",
+    )
+    watch.add_argument(
+        "--port",
+        type=_port,
+        default=argparse.SUPPRESS,
+        metavar="P",
+        help="0 to 65535, 0 for any that is free (default: the first free one from 8420 on)",
+    )
+    watch.add_argument(
+        "--host",
+        default=argparse.SUPPRESS,
+        metavar="H",
+        help="name or address to listen on; needs --token if other machines can reach it "
+        "(default: 127.0.0.1, this machine alone)",
+    )
+    watch.add_argument(
+        "--token",
+        default=argparse.SUPPRESS,
+        metavar="T",
+        help="what a browser must show: 16 or more letters, digits, - and _ (default: none)",
+    )
+    watch.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="open the page in a browser (default: if there is a screen)",
+    )
+    watch.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import environments from the modules and files that runs name, to rebuild training "
+        "episodes",
+    )
+
+    compare = verb("compare", "compare runs, one by one and over seeds: a table and a picture")
+    compare.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a run's folder, or its name in the runs folder; runs that differ in nothing but "
+        "their seed are one group",
+    )
+    _add_runs_dir(compare)
+    compare.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE.png",
+        help="draw the curves, too; .svg and .pdf can be written as well",
+    )
+    compare.add_argument(
+        "--x",
+        choices=("steps", "time"),
+        default=argparse.SUPPRESS,
+        help="what the curves are drawn over (default: steps)",
+    )
+    compare.add_argument(
+        "--what",
+        choices=("training", "evaluation"),
+        default=argparse.SUPPRESS,
+        help="what the curves are: the mean return of the last 100 training episodes, or that of "
+        "the evaluations (default: training)",
+    )
+    compare.add_argument(
+        "--statistic",
+        choices=("mean", "iqm"),
+        default="mean",
+        help="over the runs of a group: mean, or interquartile mean",
+    )
+    compare.add_argument(
+        "--json", action="store_true", help="print one JSON object, with the curves in it"
+    )
+
+    report = verb("report", "write one page about a run that can be sent: curve, table, video")
+    _add_run(report)
+    report.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        default=argparse.SUPPRESS,
+        metavar="FILE.html",
+        help="the page; an older one is replaced",
+    )
+    report.add_argument(
+        "--video",
+        default=argparse.SUPPRESS,
+        metavar="ID|none",
+        help="which video goes in, at most 25 MB: its name in the run's videos folder without "
+        "the ending, or none (default: the newest of the best evaluation, else of the last one "
+        "recorded)",
     )
 
     listing = verb("list", "show what there is")
@@ -220,6 +323,12 @@ def _count(text: str) -> int:
     if number < 1 or not number.is_integer():
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
     return int(number)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def _version() -> str:
@@ -426,6 +535,57 @@ def _record(options: argparse.Namespace) -> int:
         )
     for path in paths:
         print(path)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rlagents.watch import serve
+
+    serve(
+        options.runs_dir,
+        port=getattr(options, "port", None),
+        host=getattr(options, "host", None),
+        token=getattr(options, "token", None),
+        open_page=getattr(options, "open", None),
+        allow_import=options.allow_import,
+    )
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rlagents.compare import compare_runs
+
+    output = getattr(options, "output", None)
+    if output is None and not options.json:
+        for name in ("x", "what"):
+            if hasattr(options, name):
+                raise UsageError(
+                    f"--{name} is about the curves, which the table does not show; add --output "
+                    "FILE.png or --json, or leave it out."
+                )
+    comparison = compare_runs(
+        options.runs,
+        runs_dir=options.runs_dir,
+        output=output,
+        axis=getattr(options, "x", "steps"),
+        what=getattr(options, "what", "training"),
+        statistic=options.statistic,
+    )
+    if options.json:
+        print(json.dumps(comparison.as_dict(), allow_nan=False))
+        return 0
+    print(comparison.table())
+    if output is not None:
+        print(f"\n{output}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rlagents.report import write_report
+
+    video = {"video": options.video} if hasattr(options, "video") else {}
+    write_report(options.run, options.output, runs_dir=options.runs_dir, **video)
+    print(options.output)
     return 0
 
 

@@ -38,6 +38,7 @@ def rebuild_episode(
     scale: int,
     path: Callable[[float], Path],
     about: dict[str, Any],
+    progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Path:
     """Play an episode again and write its video and its JSON.
 
@@ -50,6 +51,7 @@ def rebuild_episode(
         scale: enlargement of the pixels.
         path: names the video, from the episode's return.
         about: goes into the JSON as it is.
+        progress: told before each step how many are done, and how many there are.
 
     Raises:
         NotReproducedError: the episode came out otherwise.
@@ -57,6 +59,7 @@ def rebuild_episode(
     remaining = iter(actions)
 
     def replay(_: Array | None) -> tuple[int, FloatArray | None] | None:
+        progress(played.steps, len(actions))
         action = next(remaining, None)
         if action is None:
             return None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.pretrained import pretrained_names
-from rlagents.types import Array, Episode
+from rlagents.types import Array, Episode, EvaluationRow
 
 FORMAT = 1
 _MANIFEST_KEYS = (
@@ -26,6 +26,8 @@ _MANIFEST_KEYS = (
     "threads",
     "versions",
 )
+
+_Row = TypeVar("_Row", Episode, EvaluationRow)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -149,7 +151,8 @@ class RunFolder:
     def write_status(self, state: str, step: int, **more: Any) -> None:
         """Write status.json: running, finished, stopped or failed."""
         status = {"state": state, "pid": os.getpid(), "step": step, "heartbeat": time.time()}
-        write_json(self.directory / "status.json", status | more)
+        host = {"host": platform.node()}  # the machine on which the process can be looked for
+        write_json(self.directory / "status.json", status | host | more)
 
     def status(self) -> dict[str, Any]:
         """Return status.json, {} if there is none yet."""
@@ -157,23 +160,42 @@ class RunFolder:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     def episodes(self) -> Iterator[Episode]:
-        """Yield the rows of episodes.csv, without one that a kill or a full disk cut off."""
-        path = self.directory / "episodes.csv"
-        if not path.exists():
-            return
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(line for line in file if line.endswith("\n")):
-                yield Episode(
-                    int(row["episode"]),
-                    int(row["step"]),
-                    int(row["frames"]),
-                    int(row["env_index"]),
-                    int(row["seed"]),
-                    float(row["episodic_return"]),
-                    int(row["episodic_length"]),
-                    row["end"],
-                    float(row["wall_time_s"]),
-                )
+        """Yield the rows of episodes.csv, without one that a kill or a full disk cut off.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
+        return _rows(self.directory / "episodes.csv", Episode)
+
+    def evaluations(self) -> Iterator[EvaluationRow]:
+        """Yield the rows of evaluations.csv, without one that a kill or a full disk cut off.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
+        return _rows(self.directory / "evaluations.csv", EvaluationRow)
+
+
+def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
+    """Yield the whole lines of a CSV file, none if it is not there yet."""
+    if not path.exists():
+        return
+    types = get_type_hints(kind)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = next(file, "").rstrip("\n").split(",")
+        for number, line in enumerate(file, start=2):
+            fields = line.rstrip("\n").split(",")
+            if not line.endswith("\n") or not line.strip():
+                continue
+            try:
+                row = dict(zip(header, fields, strict=True))
+                values = [convert(row[name]) for name, convert in types.items()]
+            except (KeyError, ValueError):
+                raise UsageError(
+                    f"{path} is damaged: line {number} is no row of it, {line[:80].rstrip()!r}. "
+                    "Delete that line, or leave the run out."
+                ) from None
+            yield kind(*values)
 
 
 class ActionLog:

@@ -46,6 +46,20 @@ class Episode(NamedTuple):
     wall_time_s: float
 
 
+class EvaluationRow(NamedTuple):
+    """One evaluation during training, as `evaluations.csv` keeps it."""
+
+    step: int  # agent steps of the whole run when it was played
+    frames: int  # emulator frames of the whole run then
+    episodes: int  # how many were played
+    mean_return: float
+    std_return: float
+    iqm_return: float
+    min_return: float
+    max_return: float
+    wall_time_s: float
+
+
 class Footprint(NamedTuple):
     """What stored experience takes when full, in bytes."""
 

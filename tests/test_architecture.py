@@ -66,7 +66,8 @@ def members(package: str) -> list[str]:
 HIGHER = [
     *("rlagents.evaluate", "rlagents.events", "rlagents.run", "rlagents.checkpoint"),
     *("rlagents.recording", "rlagents.runner", "rlagents.observers", "rlagents.training"),
-    *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.cli"),
+    *("rlagents.history", "rlagents.plots", "rlagents.compare", "rlagents.report"),
+    *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.watch", "rlagents.cli"),
 ]
 FORBIDDEN = {
     "rlagents.envs": [
@@ -89,6 +90,20 @@ FORBIDDEN = {
         *("torch", "rlagents.agents", "rlagents.envs", "rlagents.networks", "rlagents.config"),
         *HIGHER,
     ],
+    "rlagents.api": ["rlagents.watch", "rlagents.cli"],
+    "rlagents.logs": [
+        *("torch", "rlagents.agents", "rlagents.envs", "rlagents.networks", "rlagents.config"),
+        *("rlagents.trained", "rlagents.api", "rlagents.watch", "rlagents.cli"),
+    ],
+    "rlagents.watch": [
+        *("torch", "gymnasium", "rlagents.agents", "rlagents.envs", "rlagents.networks"),
+        *("rlagents.replay", "rlagents.config", "rlagents.training", "rlagents.recording"),
+        *("rlagents.trained", "rlagents.cli"),
+    ],
+    "rlagents.curves": HIGHER,
+    "rlagents.history": ["rlagents.plots", "rlagents.compare", "rlagents.report", "rlagents.api"],
+    "rlagents.compare": ["rlagents.report", "rlagents.api", "rlagents.cli"],
+    "rlagents.report": ["rlagents.compare", "rlagents.api", "rlagents.cli"],
     "rlagents.types": ["rlagents", "torch"],
     "rlagents.errors": ["rlagents", "torch"],
     "rlagents.tables": ["rlagents.config", "rlagents.agents", "rlagents.envs", "torch"],
@@ -117,6 +132,16 @@ def test_only_the_program_imports_the_command_line() -> None:
     assert [module for module in MODULES if knows(module, "rlagents.cli")] == ["rlagents.__main__"]
 
 
+def test_only_the_program_that_rebuilds_episodes_opens_runs() -> None:
+    watch = members("rlagents.watch")
+    assert [name for name in watch if knows(name, "rlagents.api")] == ["rlagents.watch.rebuild"]
+
+
+def test_only_one_module_draws() -> None:
+    assert [module for module in MODULES if knows(module, "matplotlib")] == ["rlagents.plots"]
+    assert not knows("rlagents.plots", "matplotlib.pyplot")  # a state of its own, and windows
+
+
 def test_no_agent_knows_another() -> None:
     agents = [name for name in members("rlagents.agents") if name.count(".") == 2]
     shared = {f"rlagents.agents.{name}" for name in ("base", "storage", "optimizers")}
@@ -132,7 +157,12 @@ def test_nobody_imports_the_second_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rlagents.envs", "rlagents.replay.uniform", "rlagents.config", "rlagents.pretrained"]
+    "module",
+    [
+        *("rlagents.envs", "rlagents.replay.uniform", "rlagents.config", "rlagents.pretrained"),
+        *("rlagents.logs", "rlagents.watch.app"),
+        *("rlagents.compare", "rlagents.plots", "rlagents.report"),
+    ],
 )
 def test_what_must_not_need_torch_does_not_load_it(module: str) -> None:
     program = f"import sys, {module}; assert 'torch' not in sys.modules"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from rlagents.config import RunConfig, builtin_configs, options, read_config
 from rlagents.run import ActionLog, RunFolder
 
 Cli = Callable[..., Any]
-VERBS = ("train", "resume", "evaluate", "record", "list", "doctor")
+VERBS = (
+    *("train", "resume", "evaluate", "record", "watch", "compare", "report", "list", "doctor"),
+)
 EVALUATION_KEYS = [
     "run",
     "checkpoint",
@@ -86,6 +89,28 @@ def test_version(cli: Cli) -> None:
                 *("--episodes", "default: 1", "--checkpoint", "--training-episode", "--output"),
                 *("0 or more", "in the run's videos folder", "--seed", "default: runs"),
                 *("--pretrained", "a new name in the current folder"),
+            ],
+        ),
+        (
+            "compare",
+            [
+                *("RUN", "--runs-dir", "default: runs", "--output", ".svg", ".pdf", "--json"),
+                *("--x {steps,time}", "default: steps", "--what {training,evaluation}"),
+                *("default: training", "--statistic {mean,iqm}", "default: mean"),
+            ],
+        ),
+        (
+            "report",
+            [
+                *("RUN", "--runs-dir", "default: runs", "--output FILE.html", "--video ID|none"),
+                *("at most 25 MB", "default: the newest of the best evaluation"),
+            ],
+        ),
+        (
+            "watch",
+            [
+                *("RUNS_DIR", "default: runs", "--port", "0 to 65535", "8420", "--host"),
+                *("127.0.0.1", "--token", "16 or more", "--open", "--no-open", "--allow-import"),
             ],
         ),
         ("list", ["envs", "agents", "configs", "pretrained", "--json"]),
@@ -640,6 +665,7 @@ def test_status_after_the_end(tiny_run: Any) -> None:
     assert status["state"] == "finished"
     assert status["step"] == 480
     assert isinstance(status["pid"], int)
+    assert status["host"] == platform.node()
     assert isinstance(status["heartbeat"], float)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from rlagents.observers.files import (
     cut_logs,
 )
 from rlagents.run import FORMAT, ActionLog, RunFolder, write_json
+from rlagents.types import Episode, EvaluationRow
 
 
 @pytest.fixture
@@ -168,6 +170,78 @@ def test_status(folder: RunFolder) -> None:
     folder.write_status("failed", 6, error="because")
     assert folder.status()["error"] == "because"
     assert folder.status()["heartbeat"] >= first["heartbeat"]
+
+
+# --- episodes.csv and evaluations.csv ----------------------------------------
+
+KINDS: dict[str, type[Episode] | type[EvaluationRow]] = {
+    "episodes": Episode,
+    "evaluations": EvaluationRow,
+}
+LINES = {
+    "episodes": ["0,10,40,1,77,-3.5,10,terminated,1.25", "1,30,120,0,78,inf,20,truncated,2.5"],
+    "evaluations": ["10,40,3,1.5,0.5,1.25,1.0,2.0,1.25", "20,80,3,nan,0.0,-7.0,-8.5,1e+16,2.5"],
+}
+
+
+def write_rows(folder: RunFolder, name: str, lines: list[str]) -> Path:
+    path = folder.directory / f"{name}.csv"
+    path.write_text("\n".join([",".join(KINDS[name]._fields), *lines]) + "\n")
+    return path
+
+
+def test_episodes_and_evaluations_are_read_back(folder: RunFolder) -> None:
+    for name, lines in LINES.items():
+        assert list(getattr(folder, name)()) == []  # not there yet
+        write_rows(folder, name, [])
+        assert list(getattr(folder, name)()) == []
+        write_rows(folder, name, lines)
+    assert list(folder.episodes()) == [
+        Episode(0, 10, 40, 1, 77, -3.5, 10, "terminated", 1.25),
+        Episode(1, 30, 120, 0, 78, float("inf"), 20, "truncated", 2.5),
+    ]
+    first, second = folder.evaluations()
+    assert first == EvaluationRow(10, 40, 3, 1.5, 0.5, 1.25, 1.0, 2.0, 1.25)
+    assert second[4:] == (0.0, -7.0, -8.5, 1e16, 2.5)
+    assert math.isnan(second.mean_return)
+
+
+def test_columns_are_found_by_their_names(folder: RunFolder) -> None:
+    header = ",".join(reversed((*EVALUATION_COLUMNS, "more")))
+    path = folder.directory / "evaluations.csv"
+    path.write_text(f"{header}\nx,9,8,7,6,5,4,3,2,1\n")
+    assert list(folder.evaluations()) == [EvaluationRow(1, 2, 3, 4, 5, 6, 7, 8, 9)]
+
+
+@pytest.mark.parametrize("name", ["episodes", "evaluations"])
+def test_a_row_that_was_cut_off_is_left_out(folder: RunFolder, name: str) -> None:
+    path = write_rows(folder, name, LINES[name])
+    whole = path.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        assert len(list(getattr(folder, name)())) == 1
+    path.write_bytes(whole + b"\0" * 50)  # a power cut
+    assert len(list(getattr(folder, name)())) == 2
+    path.write_bytes(whole + b"\n")
+    assert len(list(getattr(folder, name)())) == 2
+
+
+@pytest.mark.parametrize("name", ["episodes", "evaluations"])
+@pytest.mark.parametrize(
+    "broken", [b"what", b"1,2", b"\xff\xfe,\x00", b"0,0,0,x,0,y,0,z,0", b"," * 8]
+)
+def test_a_damaged_file_is_refused_with_the_line(
+    folder: RunFolder, name: str, broken: bytes
+) -> None:
+    path = write_rows(folder, name, LINES[name])
+    first, second, third = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, second, broken, third]) + b"\n")
+    with pytest.raises(UsageError, match=rf"{name}\.csv is damaged: line 3 .*Delete that line"):
+        list(getattr(folder, name)())
+    path.write_bytes(b"\n".join([b"some,thing", second, third]) + b"\n")
+    with pytest.raises(UsageError, match=rf"{name}\.csv is damaged: line 2"):
+        list(getattr(folder, name)())
 
 
 # --- ActionLog ----------------------------------------

@@ -21,6 +21,7 @@ from rlagents.events import (
     RunStarted,
 )
 from rlagents.run import RunFolder
+from rlagents.wording import duration
 
 _PLAIN_PERIOD_S = 10.0  # between plain lines
 
@@ -85,7 +86,7 @@ class ConsoleObserver:
                 )
             case RunEnded(clock, state):
                 self._say(self._line(), panel_shows_it=True)
-                self._say(f"{state} at step {clock.step:,} after {_duration(clock.wall_time_s)}")
+                self._say(f"{state} at step {clock.step:,} after {duration(clock.wall_time_s)}")
 
     def say(self, text: str) -> None:
         """Show a line of text, and keep it."""
@@ -135,7 +136,7 @@ class ConsoleObserver:
             ProgressBar(total=self._total, completed=done, width=40),
             f"{done:,} / {self._total:,} steps",
             f"{self._speed():,.0f} steps/s",
-            f"{_duration(left)} left",
+            f"{duration(left)} left",
         )
         body = Grid.grid(padding=(0, 2))
         body.add_row("mean return, last 100 episodes", _number(self._mean_return))
@@ -148,11 +149,3 @@ class ConsoleObserver:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -19,20 +19,10 @@ from rlagents.events import (
 )
 from rlagents.run import ActionLog, RunFolder
 from rlagents.statistics import interquartile_mean
-from rlagents.types import Episode
+from rlagents.types import Episode, EvaluationRow
 
 EPISODE_COLUMNS = Episode._fields
-EVALUATION_COLUMNS = (
-    "step",
-    "frames",
-    "episodes",
-    "mean_return",
-    "std_return",
-    "iqm_return",
-    "min_return",
-    "max_return",
-    "wall_time_s",
-)
+EVALUATION_COLUMNS = EvaluationRow._fields
 
 
 class FileObserver:
@@ -59,7 +49,7 @@ class FileObserver:
                 _append(self._episodes, episode._replace(wall_time_s=round(episode.wall_time_s, 3)))
             case Evaluated(clock, episodes):
                 returns = [episode.episodic_return for episode in episodes]
-                row = (
+                row = EvaluationRow(
                     clock.step,
                     clock.frames,
                     len(returns),

@@ -1,0 +1,55 @@
+"""Files that a command writes where the user says: checked first, and never half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlagents.errors import RLAgentsError, UsageError
+
+
+def check_name(path: Path, endings: Sequence[str]) -> None:
+    """Refuse a name that a file of this kind cannot have; nothing is touched.
+
+    Raises:
+        UsageError: it ends in none of `endings`, or is a folder.
+    """
+    if path.suffix.lower() not in endings:
+        *others, last = endings
+        choice = f"{', '.join(others)} or {last}" if others else last
+        raise UsageError(f"--output: expected a file that ends in {choice}, got {str(path)!r}.")
+    if path.is_dir():
+        raise UsageError(f"--output: {path} is a folder; name a file.")
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file, and see that it can be written to.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--output: {path} cannot be written ({error.strerror}); name another file."
+        ) from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it; an older one is replaced.
+
+    Raises:
+        RLAgentsError: it cannot be written; what was there before still is.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RLAgentsError(f"--output: {path} was not written ({error.strerror}).") from None

@@ -1,0 +1,232 @@
+"""What the list of runs says about each: read in a few milliseconds, however long the run is.
+
+Of `episodes.csv` only the end and samples at equal distances are read, whole lines only; of
+`metrics.jsonl` nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from rlagents.errors import UsageError
+from rlagents.logs import WINDOW, Float64Array, GrowingFile, parse_rows
+from rlagents.run import RunFolder
+from rlagents.watch.videos import video_names
+
+Json = dict[str, Any]
+
+_SPARKS = 40  # points of the little curve
+_SMALL_FILE = 1 << 16  # bytes; a smaller episodes.csv is read wholly
+_SAMPLE = 1 << 9  # bytes of each sample, half a dozen episodes
+_END = 10_000  # bytes of its end, more than 100 episodes
+_HEADER = 1 << 10  # bytes in which its first line ends
+_LARGEST_CONFIG = 1 << 22
+_LOST_AFTER_S = 300.0  # without a sign of life of a process that cannot be looked at
+_STATES = ("running", "finished", "stopped", "failed")
+_FILES = ("config.json", "status.json", "episodes.csv", "evaluations.csv", "videos")
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+def signature(directory: Path) -> Signature:
+    """Return what is another value once a summary could be another."""
+    return tuple(file_signature(directory / name) for name in _FILES)
+
+
+def file_signature(path: Path) -> tuple[int, int, int] | None:
+    """Return which file this is, its size and time of change; None if there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def read_manifest(directory: Path) -> Json:
+    """Return a run's config.json.
+
+    Raises:
+        UsageError: it is damaged, or of another version.
+    """
+    path = directory / "config.json"
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise UsageError(f"{path} is larger than 4 MB, so it is no run's config.")
+        manifest = RunFolder(directory).manifest()
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing; perhaps the run was deleted.") from None
+    except (OSError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None
+    config = manifest["config"]
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(table), dict) for table in ("env", "agent")
+    ):
+        raise UsageError(f"{path} is damaged: its config has no tables env and agent.")
+    return manifest
+
+
+def read_status(directory: Path) -> Json:
+    """Return a run's status.json, {} if there is none yet.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        status = RunFolder(directory).status()
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{directory / 'status.json'} cannot be read: {error}.") from None
+    if status and status.get("state") not in _STATES:
+        raise UsageError(
+            f"{directory / 'status.json'} was not written by this version of rlagents: it says "
+            f"state {status.get('state')!r}."
+        )
+    return status
+
+
+def summarise(directory: Path) -> Json:
+    """Return what the list says about a run, but for what time alone changes.
+
+    Raises:
+        UsageError: it cannot be read; the sentence says why.
+    """
+    manifest, status = read_manifest(directory), read_status(directory)
+    config = manifest["config"]
+    best, last = best_and_last(directory / "evaluations.csv")
+    sample = sample_episodes(directory / "episodes.csv")
+    return {
+        "recipe": manifest.get("recipe"),
+        "env_id": config["env"].get("id"),
+        "agent": config["agent"].get("name"),
+        "seed": config.get("seed"),
+        "step": status.get("step", 0),
+        "total_steps": config.get("total_steps"),
+        "best_evaluation": best,
+        "last_evaluation": last,
+        "recent_return": sample.recent_return,
+        "episodes": sample.episodes,
+        "videos": len(video_names(directory)),
+        "spark": sample.spark,
+    }
+
+
+def unreadable(problem: str) -> Json:
+    """Return what the list says about a run that cannot be read."""
+    nothing = dict.fromkeys(("recipe", "env_id", "agent", "seed", "total_steps"))
+    none_yet = dict.fromkeys(("best_evaluation", "last_evaluation", "recent_return"))
+    counts = {"step": 0, "episodes": 0, "videos": 0, "spark": []}
+    return nothing | none_yet | counts | {"state": "unreadable", "problem": problem}
+
+
+def evaluation_point(row: Mapping[str, float] | None) -> Json | None:
+    """Return the step and the mean return of an evaluation."""
+    return None if row is None else {name: row[name] for name in ("step", "mean_return")}
+
+
+def best_and_last(path: Path) -> tuple[Json | None, Json | None]:
+    """Return the best evaluation of evaluations.csv, the last of equals, and the last of all."""
+    header: list[str] | None = None
+    best = last = None
+    for lines in GrowingFile(path).read(restart=lambda: None):
+        if header is None:
+            header, lines = lines[0].decode("utf-8", "replace").split(","), lines[1:]
+        rows = parse_rows(lines, header, ("step", "mean_return"))
+        for step, mean_return in rows[np.isfinite(rows[:, 0])].tolist():
+            last = {"step": int(step), "mean_return": mean_return}
+            if math.isfinite(mean_return) and (best is None or mean_return >= best["mean_return"]):
+                best = last
+    return best, last
+
+
+class Sample(NamedTuple):
+    """What a look at episodes.csv tells."""
+
+    episodes: int
+    recent_return: float | None  # mean of the last 100
+    spark: list[float]  # means of samples, in the order of training
+
+
+def sample_episodes(path: Path) -> Sample:
+    """Return how many episodes there are, how the last went, and a little curve.
+
+    A file of more than 64 KB is not read wholly: its end, and 40 samples of half a KB.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return Sample(0, None, [])
+    try:
+        size = os.fstat(descriptor).st_size
+        header, newline, _ = os.pread(descriptor, _HEADER, 0).partition(b"\n")
+        names = header.decode("utf-8", "replace").split(",")
+
+        def lines(begin: int, length: int) -> list[bytes]:
+            """Return the whole lines in a piece of the file."""
+            return os.pread(descriptor, length, begin).split(b"\n")[1:-1]
+
+        def rows(lines: list[bytes]) -> Float64Array:
+            return parse_rows(lines, names, ("episode", "episodic_return"))
+
+        if size <= _SMALL_FILE:
+            # From the line end of the header on, which is then no piece of a line.
+            last = rows(lines(len(header), _SMALL_FILE)) if newline else np.empty((0, 2))
+            parts = np.array_split(last, min(_SPARKS, max(len(last), 1)))
+        else:
+            last = rows(lines(size - _END, _END))
+            places = np.linspace(len(header), size - _SAMPLE, _SPARKS).astype(int)
+            pieces = [lines(place, _SAMPLE) for place in places.tolist()]
+            together = rows([line for piece in pieces for line in piece])
+            if len(together) == sum(map(len, pieces)):
+                parts = np.split(together, np.cumsum([len(piece) for piece in pieces])[:-1])
+            else:  # some line is broken
+                parts = [rows(piece) for piece in pieces]
+    finally:
+        os.close(descriptor)
+    episodes = int(last[-1, 0]) + 1 if len(last) and np.isfinite(last[-1, 0]) else 0
+    spark = [mean for mean in (_finite_mean(part[:, 1]) for part in parts) if mean is not None]
+    return Sample(episodes, _finite_mean(last[-WINDOW:, 1]), spark)
+
+
+def _finite_mean(values: Float64Array) -> float | None:
+    finite = [value for value in values.tolist() if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else None
+
+
+def state_of(directory: Path, status: Mapping[str, Any]) -> tuple[str, float]:
+    """Return a run's state and the time of its last sign of life, in seconds since the epoch.
+
+    A run that says it is running is lost if its process is gone. Of a process on another machine
+    only its sign of life is known.
+    """
+    heartbeat = status.get("heartbeat")
+    if not isinstance(heartbeat, (int, float)):  # the run has just begun, or its start was killed
+        changed = file_signature(directory / "config.json")
+        heartbeat = changed[2] / 1e9 if changed else 0.0
+    state = str(status.get("state", "running"))
+    if state == "running":
+        if status.get("host") == platform.node() and isinstance(status.get("pid"), int):
+            is_lost = not _is_alive(status["pid"], heartbeat)
+        else:
+            is_lost = time.time() - heartbeat > _LOST_AFTER_S
+        state = "lost" if is_lost else state
+    return state, float(heartbeat)
+
+
+def _is_alive(pid: int, heartbeat: float) -> bool:
+    """Tell whether the process runs that wrote `heartbeat`, and not a later one of its number."""
+    try:
+        process = psutil.Process(pid)
+        is_older = bool(process.create_time() <= heartbeat + 1.0)
+        return is_older and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no number of a process
+        return False
+    except psutil.AccessDenied:  # somebody else's, so it is there
+        return True

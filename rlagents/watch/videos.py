@@ -1,0 +1,173 @@
+"""The videos of a run: found by listing its folder, never by joining a path to what was asked for.
+
+Beside a video lies a JSON file about it and, perhaps, overlays: `<video>.gradient.mp4`. A name that
+starts with a dot is a file that is being written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+
+from rlagents.errors import RLAgentsError, UsageError
+
+OVERLAYS = ("gradient", "grad-cam", "perturbation")
+MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
+LARGEST_SIDECAR = 64 << 20
+_HEAD = 1 << 14  # bytes of a sidecar in which what is not a list of all steps stands
+_IN_HEAD = {"num_frames", "seed", "episodic_return", "episodic_length"}
+_NAME = re.compile(r"step-(\d+)-episode-(\d+)-return-([-+.\w]+)")
+
+
+class NotFoundError(RLAgentsError):
+    """What was asked for is not there (any more)."""
+
+
+def video_names(directory: Path) -> dict[str, str]:
+    """Return the names of a run's finished videos by their ids: without overlays.
+
+    Two files of the same id are one video, in the first of the formats.
+    """
+    found: dict[str, str] = {}
+    for name in _names(directory):
+        stem, suffix = os.path.splitext(name)
+        if suffix in MIME and os.path.splitext(stem)[1].lstrip(".") not in OVERLAYS:
+            found.setdefault(stem, name)
+    return found
+
+
+def _names(directory: Path) -> list[str]:
+    """Return what is in the folder of videos, but for what is being written."""
+    try:
+        return sorted(name for name in os.listdir(directory / "videos") if name[:1] != ".")
+    except OSError:  # no such folder, or the run was deleted
+        return []
+
+
+def overlays_of(directory: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the names of the overlays of each of a run's videos, by their methods."""
+    there = set(_names(directory))
+    found = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        wanted = {method: f"{stem}.{method}{suffix}" for method in OVERLAYS}
+        found[name] = {method: overlay for method, overlay in wanted.items() if overlay in there}
+    return found
+
+
+def checked_file(path: Path, root: Path) -> Path:
+    """Return the path of a plain file in `root`, with links followed.
+
+    Raises:
+        NotFoundError: it is gone, or a link leads out of `root`.
+    """
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise NotFoundError(f"{path.name} is gone; perhaps it was deleted.") from None
+    if not resolved.is_relative_to(root):
+        raise NotFoundError(f"{path.name} is a link out of {root}, which is not followed.")
+    if not resolved.is_file():
+        raise NotFoundError(f"{path.name} is no file.")
+    return resolved
+
+
+def read_sidecar(path: Path) -> bytes:
+    """Return the JSON about a video, such that browsers read it.
+
+    Raises:
+        UsageError: it is too large, or no JSON object.
+        NotFoundError: it is gone.
+    """
+    text = _read(path)
+    about = _parse(text, path)
+    # Words that Python writes and that JSON does not know; a name may hold them too.
+    if b"NaN" in text or b"Infinity" in text:
+        return pydantic_core.to_json(about, inf_nan_mode="null")
+    return text
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what a sidecar says besides its lists of all steps.
+
+    Raises:
+        UsageError: it is too large, or no JSON object.
+        NotFoundError: it is gone.
+    """
+    head, found, _ = _read(path, _HEAD).partition(b'"frame":')
+    if found:
+        try:
+            about = pydantic_core.from_json(head.rstrip().rstrip(b",") + b"}")
+        except ValueError:
+            about = None
+        if isinstance(about, dict) and set(about) >= _IN_HEAD:
+            return about
+    return _parse(_read(path), path)
+
+
+def _read(path: Path, length: int | None = None) -> bytes:
+    """Return a file, or so many bytes of its beginning."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_SIDECAR + 1 if length is None else length)
+    except OSError as error:
+        raise NotFoundError(f"{path.name} cannot be read: {error.strerror}.") from None
+    if len(text) > LARGEST_SIDECAR:
+        raise UsageError(f"{path.name} is larger than 64 MB, too large to show.")
+    return text
+
+
+def _parse(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        about = pydantic_core.from_json(text)
+    except ValueError as error:
+        raise UsageError(f"{path.name} is damaged, it is not valid JSON: {error}.") from None
+    if not isinstance(about, dict):
+        raise UsageError(f"{path.name} is damaged: expected a JSON object.")
+    return about
+
+
+def describe_video(
+    name: str,
+    header: Mapping[str, Any],
+    overlays: Iterable[str],
+    wall_times: Mapping[int, float],
+) -> dict[str, Any]:
+    """Return what the page is told of a video; null where its JSON is missing or damaged.
+
+    Args:
+        name: of the file.
+        header: of its JSON.
+        overlays: the methods of those it has.
+        wall_times: of the evaluations, by their steps.
+    """
+    stem, suffix = os.path.splitext(name)
+    match = _NAME.search(stem)
+    step, episode = (int(match[1]), int(match[2])) if match else (header.get("step"), None)
+    is_training = header.get("training") is True
+    return {
+        "id": stem,
+        "kind": "training" if is_training else "evaluation",
+        "step": header.get("step", step),
+        "episode": episode,
+        "return": header.get("episodic_return", _float(match[3]) if match else None),
+        "length": header.get("episodic_length"),
+        "frames_per_second": header.get("frames_per_second"),
+        "num_frames": header.get("num_frames"),
+        "seed": header.get("seed"),
+        "overlays": [{"method": method} for method in overlays],
+        "mime": MIME[suffix],
+        "wall_time_s": None if step is None or is_training else wall_times.get(step),
+    }
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
