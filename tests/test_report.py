@@ -32,6 +32,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self.texts: list[str] = []
         self.rows: list[list[str]] = []
+        self.in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -41,11 +42,16 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.in_cell = False
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
-        if self.rows and self.rows[-1]:
-            self.rows[-1][-1] = (self.rows[-1][-1] + data).strip()
+        if self.in_cell:
+            self.rows[-1][-1] += data
 
     @property
     def text(self) -> str:
