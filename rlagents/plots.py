@@ -34,7 +34,7 @@ _LEGEND_LINE = 0.22  # inches
 _LEGEND_CHARACTERS = 108  # that stand beside each other at that width
 _MOST_MARKED_POINTS = 60
 _MOST_POINTS = 1000
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # Any: matplotlib's own type of it names every setting there is
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.linewidth": 0.8,
