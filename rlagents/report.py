@@ -238,13 +238,13 @@ def _evaluation(row: EvaluationRow) -> dict[str, str]:
     """Return the cells of an evaluation's row."""
     return {
         "step": f"{row.step:,}",
-        "time": duration(row.wall_time_s),
-        "episodes": f"{row.episodes:,}",
         "mean": _number(row.mean_return),
         "std": _number(row.std_return),
         "iqm": _number(row.iqm_return),
         "min": f"{row.min_return:g}",
         "max": f"{row.max_return:g}",
+        "episodes": f"{row.episodes:,}",
+        "time": duration(row.wall_time_s),
     }
 
 

@@ -100,12 +100,12 @@ def test_the_page_says_what_was_trained_and_how_it_went(folder: RunFolder) -> No
 def test_the_table_of_evaluations(folder: RunFolder) -> None:
     text, page = read(folder)
     start = page.rows.index(
-        ["step", "time", "episodes", "mean return", "std", "IQM", "worst", "best"]
+        ["step", "mean return", "std", "IQM", "worst", "best", "episodes", "time"]
     )
     assert page.rows[start + 1 : start + 4] == [
-        ["100", "50 s", "2", "2.00", "1.00", "2.00", "1", "3"],
-        ["200", "1 min 40 s", "2", "8.00", "1.00", "8.00", "7", "9"],
-        ["300", "2 min 30 s", "2", "5.50", "0.50", "5.50", "5", "6"],
+        ["100", "2.00", "1.00", "2.00", "1", "3", "2", "50 s"],
+        ["200", "8.00", "1.00", "8.00", "7", "9", "2", "1 min 40 s"],
+        ["300", "5.50", "0.50", "5.50", "5", "6", "2", "2 min 30 s"],
     ]
     assert text.count('class="best"') == 1
     assert '<tr class="best"><td>200</td>' in text
