@@ -120,7 +120,8 @@ class Comparison:
                 if values
                 else None
             )
-        curves = [curve for run in runs if len((curve := run.curve(self._what, self._axis))[0])]
+        curves = [run.curve(self._what, self._axis) for run in runs]
+        curves = [(x, y) for x, y in curves if len(x)]
         curve = group_curve(label, curves, self._statistic) if curves else None
         return GroupResult(label, runs, results, curve)
 
@@ -185,10 +186,7 @@ class Comparison:
                 [
                     group.label,
                     str(group.num_seeds),
-                    *(
-                        _interval_text(group.results[key], len(group.runs))
-                        for _, key, _ in _MEASURES
-                    ),
+                    *(_interval_text(group, key) for _, key, _ in _MEASURES),
                 ]
                 for group in self.groups
             ]

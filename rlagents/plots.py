@@ -7,6 +7,7 @@ open a window.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ _LEGEND_LINE = 0.22  # inches
 _LEGEND_CHARACTERS = 108  # that stand beside each other at that width
 _MOST_MARKED_POINTS = 60
 _MOST_POINTS = 1000
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # Any: matplotlib's own type of it names every setting there is
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.linewidth": 0.8,
@@ -76,7 +77,7 @@ def draw_groups(
     handles: list[Any] = []
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(Palette(), (_WIDTH, _HEIGHT))
-        longest = max((float(x[-1]) for g in groups for x, _ in g.runs if len(x)), default=0.0)
+        longest = max((float(group.x[-1]) for group in groups), default=0.0)
         divisor = _label_axes(axes, axis, what, longest)
         for index, group in enumerate(groups):
             colour = _COLOURS[index % len(_COLOURS)]
@@ -129,22 +130,25 @@ def draw_run(
     handles: list[Any] = []
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(colours, size)
-        curves = [run.curve("training", axis), run.curve("evaluation", axis)]
-        longest = max((float(x[-1]) for x, _ in curves if len(x)), default=0.0)
-        divisor = _label_axes(axes, axis, what, longest)
+        divisor = _label_axes(axes, axis, what, run.wall_time_s)
         if what == "training" and len(run.returns):
-            x, y = _thinned(*curves[0])
+            x, y = _thinned(*run.curve("training", axis))
             label = f"training, mean of the last {RECENT_EPISODES} episodes"
             handles += axes.plot(x / divisor, y, color=colours.training, linewidth=1.8, label=label)
-        if run.evaluations:
-            x, y = curves[1]
-            worst = np.array([row.min_return for row in run.evaluations])
-            best = np.array([row.max_return for row in run.evaluations])
+        rows = [row for row in run.evaluations if math.isfinite(row.mean_return)]
+        if rows:
+            mean = np.array([row.mean_return for row in rows])
+            whiskers = [
+                mean - [row.min_return for row in rows],
+                [row.max_return for row in rows] - mean,
+            ]
+            x = np.array([row.step if axis == "steps" else row.wall_time_s for row in rows])
             handles.append(
                 axes.errorbar(
                     x / divisor,
-                    y,
-                    yerr=np.nan_to_num(np.maximum([y - worst, best - y], 0.0), posinf=0.0),
+                    mean,
+                    # The last bits of a mean may lie outside, and a return may be no number.
+                    yerr=np.nan_to_num(np.maximum(whiskers, 0.0), posinf=0.0),
                     fmt="o" if what == "training" else "o-",
                     markersize=4.5,
                     markerfacecolor=colours.paper,
@@ -194,11 +198,11 @@ def _thinned(x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Arr
     return grid, resample(x, y, grid)
 
 
-def _label_axes(axes: Axes, axis: Axis, what: What, longest: float) -> float:
+def _label_axes(axes: Axes, axis: Axis, what: What, longest_s: float) -> float:
     """Name the axes; return what an x is divided by: readable units of time, or 1."""
     divisor, unit = 1.0, "agent steps"
     if axis == "time":
-        divisor, unit = _time_unit(longest)
+        divisor, unit = _time_unit(longest_s)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

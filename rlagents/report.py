@@ -128,7 +128,7 @@ def choose_video(history: History, wanted: str | None) -> Video | None:
         best = history.best_evaluation
         played = [video for video in videos if not video.of_training]
         shown = [video for video in played if best is not None and video.step == best.step]
-        chosen = (shown or played or videos or [None])[-1]
+        chosen = next(reversed(shown or played or videos), None)
     if chosen is not None and chosen.num_bytes > MAX_VIDEO_BYTES:
         small = [video.id for video in videos if video.num_bytes <= MAX_VIDEO_BYTES]
         smaller = f"choose a smaller one, --video {small[-1]}; " if small else ""
@@ -238,13 +238,13 @@ def _evaluation(row: EvaluationRow) -> dict[str, str]:
     """Return the cells of an evaluation's row."""
     return {
         "step": f"{row.step:,}",
-        "time": duration(row.wall_time_s),
-        "episodes": f"{row.episodes:,}",
         "mean": _number(row.mean_return),
         "std": _number(row.std_return),
         "iqm": _number(row.iqm_return),
         "min": f"{row.min_return:g}",
         "max": f"{row.max_return:g}",
+        "episodes": f"{row.episodes:,}",
+        "time": duration(row.wall_time_s),
     }
 
 

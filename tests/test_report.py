@@ -32,6 +32,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self.texts: list[str] = []
         self.rows: list[list[str]] = []
+        self.in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -41,11 +42,16 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.in_cell = False
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
-        if self.rows and self.rows[-1]:
-            self.rows[-1][-1] = (self.rows[-1][-1] + data).strip()
+        if self.in_cell:
+            self.rows[-1][-1] += data
 
     @property
     def text(self) -> str:
@@ -94,12 +100,12 @@ def test_the_page_says_what_was_trained_and_how_it_went(folder: RunFolder) -> No
 def test_the_table_of_evaluations(folder: RunFolder) -> None:
     text, page = read(folder)
     start = page.rows.index(
-        ["step", "time", "episodes", "mean return", "std", "IQM", "worst", "best"]
+        ["step", "mean return", "std", "IQM", "worst", "best", "episodes", "time"]
     )
     assert page.rows[start + 1 : start + 4] == [
-        ["100", "50 s", "2", "2.00", "1.00", "2.00", "1", "3"],
-        ["200", "1 min 40 s", "2", "8.00", "1.00", "8.00", "7", "9"],
-        ["300", "2 min 30 s", "2", "5.50", "0.50", "5.50", "5", "6"],
+        ["100", "2.00", "1.00", "2.00", "1", "3", "2", "50 s"],
+        ["200", "8.00", "1.00", "8.00", "7", "9", "2", "1 min 40 s"],
+        ["300", "5.50", "0.50", "5.50", "5", "6", "2", "2 min 30 s"],
     ]
     assert text.count('class="best"') == 1
     assert '<tr class="best"><td>200</td>' in text
