@@ -50,9 +50,14 @@ export function clock(seconds) {
   return `${minutes}:${rest.padStart(5, "0")}`;
 }
 
+/** Return which of an evaluation's episodes a video shows; nothing for the first. */
+export function numberOf(video) {
+  return video.episode ? `, episode ${count(video.episode)}` : "";
+}
+
 /** Return what a video shows, in few words. */
 export function videoTitle(video) {
   return video.kind === "training"
     ? `Training episode ${count(video.episode)}`
-    : `Evaluation at ${count(video.step)} steps, episode ${count(video.episode)}`;
+    : `Evaluation at ${count(video.step)} steps${numberOf(video)}`;
 }

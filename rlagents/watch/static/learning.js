@@ -71,7 +71,7 @@ function timeOf(row, details, unit) {
 
 function episodeTrace(episodes, at) {
   return {
-    name: "training episodes", type: "scatter", mode: "markers",
+    name: "episodes", type: "scatter", mode: "markers",
     x: episodes.map(at), y: episodes.map((row) => row.return),
     customdata: episodes.map((row) => ({ play: "episode", key: row.episode, length: row.length })),
     marker: { size: 6, color: faint("--ink", 0.28) },

@@ -4,7 +4,7 @@ import { choice, el, setText } from "./dom.js";
 import { meanOf } from "./episode.js";
 import { count, fixed, number } from "./format.js";
 
-const MODES = [["value", "Values"], ["difference", "Differences"]];
+const MODES = [["value", "Value"], ["difference", "Difference"]];
 
 /** The numbers and bars beside a screen. */
 export class Panel {
@@ -20,7 +20,7 @@ export class Panel {
     this.reward = this.#fact("Reward");
     this.total = this.#fact("Return");
     this.action = el("p", { class: "action-now", text: "–" });
-    this.title = el("h3", { text: "Action values" });
+    this.title = el("h3", { text: "Values" });
     this.modes = el("div", { class: "choice small", role: "radiogroup", "aria-label": "Bars show" });
     choice(this.modes, MODES, this.#mode, (mode) => {
       this.#mode = mode;
@@ -56,13 +56,13 @@ export class Panel {
       const element = el(
         "li", { "data-action": action },
         el("span", { class: "name", text: episode.name(action), title: episode.name(action) }),
-        el("span", { class: "track" }, fill), value,
+        value, el("span", { class: "track" }, fill),
       );
       return { element, fill, value };
     });
     this.bars.replaceChildren(...this.#rows.map((row) => row.element));
     this.bars.classList.toggle("plain", !episode.hasValues);
-    setText(this.title, !episode.hasValues ? "Actions" : episode.probabilities ? "Probabilities" : "Action values");
+    setText(this.title, !episode.hasValues ? "Actions" : episode.probabilities ? "Probabilities" : "Values");
     this.modes.hidden = !episode.hasValues || episode.probabilities;
     this.without.hidden = episode.hasValues;
     this.#step = -1;

@@ -7,7 +7,8 @@ import { Episode } from "./episode.js";
 const FOLLOW_MS = 200;
 const DRIFT_S = 0.04; // the hidden video is put right when it is further off
 const FALLBACK_RATE = 30; // frames a second of a video about which nothing is known
-const WASTE = 1.2; // whole multiples of a game's pixel, unless a half one is so much larger
+const WASTE = 1.08; // whole multiples of a game's pixel, unless a half one is so much larger
+const COARSE = 320; // pixels across: a wider game is a drawing, which is scaled smoothly
 
 /**
  * Shows one video. Events: "loaded", "frame" (another frame is shown), "state" (playing, speed,
@@ -345,14 +346,14 @@ export class Screen extends EventTarget {
       (this.element.clientHeight * ratio) / height,
     );
     let zoom = room;
-    if (room >= 1) {
+    if (room >= 1 && width <= COARSE) {
       const half = Math.floor(room * 2) / 2;
       zoom = half > Math.floor(room) * WASTE ? half : Math.floor(room);
     }
     for (const video of [this.plain, this.over]) {
-      video.style.width = `${(width * zoom) / ratio}px`;
-      video.style.height = `${(height * zoom) / ratio}px`;
-      video.classList.toggle("shrunk", zoom < this.pixel && room < 1);
+      video.style.width = `${Math.ceil((width * zoom) / ratio)}px`;
+      video.style.height = `${Math.ceil((height * zoom) / ratio)}px`;
+      video.classList.toggle("smooth", zoom === room);
     }
     this.element.style.setProperty("--ratio", `${videoWidth} / ${videoHeight}`);
   }

@@ -5,6 +5,9 @@ import { el } from "./dom.js";
 import { clock } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
+const LANE = 18; // pixels for the rewards, at the bottom
+const TOP = 14; // pixels for the label
+
 /** A chart of the episode that can be clicked and dragged to seek. */
 export class Strip {
   #screen;
@@ -75,19 +78,23 @@ export class Strip {
     const line = episode.hasValues
       ? episode.frame.map((_, step) => episode.value(step))
       : episode.returns;
-    drawLine(pen, line, x, width, height);
+    drawLine(pen, line, x, width, episode.notable.length ? height - LANE : height);
     this.#move();
   }
 }
 
-/** Draw each reward worth looking at as a bar from the middle, up or down. */
+/** Draw each reward worth looking at as a bar in a lane at the bottom, up or down. */
 function drawRewards(pen, episode, x, height) {
+  if (!episode.notable.length) return;
+  const middle = height - LANE / 2;
+  pen.fillStyle = colour("--line");
+  pen.fillRect(0, middle - 0.5, x(episode.length - 1), 1);
   const largest = Math.max(...episode.notable.map((step) => Math.abs(episode.reward[step])), 0);
   for (const step of episode.notable) {
     const reward = episode.reward[step];
-    const length = Math.max(3, (Math.abs(reward) / (largest || 1)) * (height / 2 - 2));
+    const length = Math.max(3, (Math.abs(reward) / (largest || 1)) * (LANE / 2 - 1));
     pen.fillStyle = colour(reward >= 0 ? "--up" : "--down");
-    pen.fillRect(x(step) - 1, reward >= 0 ? height / 2 - length : height / 2, 2, length);
+    pen.fillRect(x(step) - 1, reward >= 0 ? middle - length : middle, 3, length);
   }
 }
 
@@ -97,7 +104,7 @@ function drawLine(pen, values, x, width, height) {
   if (!known.length) return;
   const low = known.reduce((a, b) => Math.min(a, b));
   const high = known.reduce((a, b) => Math.max(a, b));
-  const y = (value) => height - 4 - ((value - low) / (high - low || 1)) * (height - 8);
+  const y = (value) => height - 4 - ((value - low) / (high - low || 1)) * (height - 6 - TOP);
   pen.strokeStyle = colour("--accent");
   pen.lineWidth = 1.25;
   pen.lineJoin = "round";

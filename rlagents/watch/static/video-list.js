@@ -1,7 +1,7 @@
 // The list of a run's videos: evaluations by step, then the training episodes that were rebuilt.
 
 import { el, icon, setText } from "./dom.js";
-import { count, number, short, videoTitle } from "./format.js";
+import { count, number, numberOf, short, videoTitle } from "./format.js";
 
 /** A list of buttons, each of which plays a video. */
 export class VideoList {
@@ -50,7 +50,7 @@ export class VideoList {
         icon("play"),
         el("span", { class: "what" },
           training ? `Episode ${count(video.episode)}` : `${short(video.step)} steps`,
-          el("span", { class: "quiet", text: training ? " training" : ` no. ${video.episode}` })),
+          el("span", { class: "quiet", text: training ? " training" : numberOf(video) })),
         el("span", { class: "looks quiet" }),
         el("span", { class: "long quiet", text: `${count(video.length)} steps` }),
         el("span", { class: "return", text: number(video.return).replace("-", "−") }),
