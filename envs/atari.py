@@ -13,14 +13,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from rlagents.cores import num_cores
 from rlagents.envs.actions import choose_action_set
-from rlagents.envs.players import PlayerStep
+from rlagents.envs.players import PlayerStep, choose_names
 from rlagents.envs.preprocessing import Preprocessing, rows_to_keep
 from rlagents.envs.registry import EnvConfig, EnvSpec
 from rlagents.envs.vector import VectorStep
@@ -147,9 +147,17 @@ def _make_ale(game: str, config: EnvConfig, num_envs: int, **changes: Any) -> Al
         raise UsageError(f"[env] kwargs: ALE's vector environment says: {error}.") from None
 
 
+class _Console(NamedTuple):
+    """What a game is, as ALE tells it without playing."""
+
+    height: int  # of the picture
+    width: int
+    minimal: tuple[str, ...]  # the actions that do something in it
+    full: tuple[str, ...]  # all that the console has
+
+
 @functools.cache
-def _screen(game: str) -> tuple[int, int]:
-    """Return the height and width of the game's picture."""
+def _console(game: str) -> _Console:
     import ale_py
     from ale_py import roms
 
@@ -159,7 +167,12 @@ def _screen(game: str) -> tuple[int, int]:
     assert rom is not None  # the spec was only made for a game that is there
     ale.loadROM(rom)
     height, width = ale.getScreenDims()
-    return height, width
+    return _Console(
+        height,
+        width,
+        tuple(action.name for action in ale.getMinimalActionSet()),
+        tuple(action.name for action in ale.getLegalActionSet()),
+    )
 
 
 def _shrunk_crop(game: str, config: EnvConfig) -> tuple[int, slice]:
@@ -176,7 +189,7 @@ def _shrunk_crop(game: str, config: EnvConfig) -> tuple[int, slice]:
     size, (top, bottom) = config.frame_size, config.crop
     if top == bottom == 0:
         return size, slice(None)
-    height, _ = _screen(game)
+    height = _console(game).height
 
     def fits(top: int, bottom: int) -> bool:
         kept = height - top - bottom
@@ -290,7 +303,7 @@ class AtariPlayer:
     frames_per_second = FRAMES_PER_SECOND
 
     def __init__(self, game: str, config: EnvConfig) -> None:
-        height, width = _screen(game)
+        console = _console(game)
         self._ale = _make_ale(
             game,
             config,
@@ -299,8 +312,8 @@ class AtariPlayer:
             stack_num=1,
             maxpool=False,
             grayscale=False,
-            img_height=height,
-            img_width=width,
+            img_height=console.height,
+            img_width=console.width,
         )
         assert config.frame_skip is not None  # resolved
         self._frame_skip = config.frame_skip
@@ -312,6 +325,8 @@ class AtariPlayer:
             if self._actions is None
             else gym.spaces.Discrete(len(self._actions))
         )
+        own_actions = console.full if config.action_set == "full" else console.minimal
+        self.action_names: tuple[str, ...] | None = choose_names(own_actions, self._actions)
 
     def reset(self, seed: int) -> PlayerStep:
         """Begin the episode of `seed`."""

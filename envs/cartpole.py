@@ -124,5 +124,6 @@ def cartpole_spec() -> EnvSpec:
         description="CartPole-v1: balance a pole on a cart, from four numbers",
         make=_make,
         make_vector=_make_vector,
+        action_names=("left", "right"),
         reward_threshold=475.0,
     )

@@ -83,6 +83,8 @@ class EnvSpec:
         preprocessing: of pictures; None where observations are no pictures.
         action_sets: names and the environment's actions that they offer.
         action_set: the one used unless the config says otherwise.
+        action_names: what to call the environment's own actions when they are shown; None for
+            what its method `get_action_meanings` says, or else their numbers.
         sticky_probability, noop_max, max_episode_frames: likewise; None where the environment
             knows no such thing.
         reward_threshold: mean return that counts as solved.
@@ -96,6 +98,7 @@ class EnvSpec:
     preprocessing: Preprocessing | None = None
     action_sets: Mapping[str, Sequence[int]] = field(default_factory=dict)
     action_set: str = DEFAULT
+    action_names: Sequence[str] | None = None
     sticky_probability: float | None = None
     noop_max: int | None = None
     max_episode_frames: int | None = None
@@ -352,11 +355,16 @@ def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
     """Return a player of a resolved config: it shows every frame in colour.
 
     Raises:
-        UsageError: the environment cannot render pictures.
+        UsageError: the environment cannot render pictures, or the spec names its actions wrongly.
     """
     if spec.make_player is not None:
         return spec.make_player(config)
-    return RenderPlayer(lambda sink: _make_single(spec, config, sink), spec.name)
+    return RenderPlayer(
+        lambda sink: _make_single(spec, config, sink),
+        spec.name,
+        own_actions=spec.action_names,
+        action_set=choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name),
+    )
 
 
 def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.Env[Any, Any]:

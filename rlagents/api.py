@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rlagents.agents.base import Policy
 from rlagents.checkpoint import Checkpoint, CheckpointStore
@@ -12,11 +12,12 @@ from rlagents.config import RunConfig, build_config, read_config
 from rlagents.envs import find_env, make_player
 from rlagents.errors import UsageError
 from rlagents.evaluate import Evaluation
-from rlagents.observers.video import video_path
+from rlagents.film import ViewOptions
+from rlagents.naming import beside_others, check_output, named_by_return, numbered, video_path
 from rlagents.pretrained import MANIFEST, find_pretrained, read_manifest
 from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder
-from rlagents.trained import TrainedAgent, check_output, numbered, playing
+from rlagents.trained import TrainedAgent, playing
 from rlagents.training import resume_run, start_run
 from rlagents.types import Episode, EvaluationRow
 
@@ -97,6 +98,8 @@ class Run(TrainedAgent):
         checkpoint: str | int | None = None,
         seed: int | None = None,
         output: str | Path | None = None,
+        tiled: bool = False,
+        **view: Unpack[ViewOptions],
     ) -> list[Path]:
         """Write videos of evaluation episodes, the same ones that `evaluate` plays.
 
@@ -104,25 +107,36 @@ class Run(TrainedAgent):
             episodes: how many.
             checkpoint: "best", "last" or a step; the best, else the last, if None.
             seed: of the episodes; the run's if None.
-            output: the video's path; with several episodes they are numbered. In the run's
-                folder if None.
+            output: the file's path, .mp4, .webm, .gif or .webp; with several episodes they are
+                numbered. In the run's folder if None, under a name that no other episode has.
+            tiled: show all episodes at once, in one video.
+            **view: how they are shown: `scale` and `caption`, where not as `[recording]` says,
+                and what part of an episode, `from_second` and `seconds`.
 
         Returns:
             the videos' paths; beside each lies its JSON.
 
         Raises:
-            UsageError: as for `evaluate`, or the video cannot be written there.
-            RLAgentsError: the environment failed while it was played.
+            UsageError: as for `evaluate`, or an option is out of range, or the video cannot be
+                written there.
+            RLAgentsError: the environment failed while it was played, or the encoder, or the disk
+                is full.
         """
+        shown = self._view(episodes, tiled, view)
         target = check_output(output, self._folder.videos)
         found = self._find(checkpoint)  # once: the best may change meanwhile
 
-        def name(number: int) -> Callable[[float], Path]:
-            if target is None:
-                return video_path(self._folder, found.step, number)
-            return numbered(target, number, episodes)
+        def name(number: int, seeds: Sequence[int]) -> Callable[[float], Path]:
+            if target is not None:
+                return numbered(target, number, 1 if tiled else episodes)
+            own = video_path(self._folder, found.step, number)
+            if tiled:
+                stem = f"tiled-step-{found.step}-episodes-{episodes}"
+                own = named_by_return(self._folder.videos / stem)
+            return lambda result: beside_others(own(result), seeds)
 
-        return self._record(found, self._policy(found), episodes, seed, name)
+        policy = self._policy(found)
+        return self._record(found, policy, episodes, seed, name, tiled=tiled, view=shown)
 
     def record_training_episode(
         self,
@@ -130,17 +144,19 @@ class Run(TrainedAgent):
         *,
         output: str | Path | None = None,
         progress: Callable[[int, int], None] = lambda done, steps: None,
+        **view: Unpack[ViewOptions],
     ) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
 
         Args:
             number: of the episode.
-            output: the video's path; in the run's folder if None.
+            output: the file's path; in the run's folder if None.
             progress: told before each step how many are done, and how many there are.
+            **view: how it is shown, as for `record`.
 
         Raises:
             UsageError: there is no such episode, or the environment does not reproduce itself, or
-                the video cannot be written there.
+                an option is out of range, or the video cannot be written there.
             NotReproducedError: the episode came out otherwise.
             RLAgentsError: the environment failed while it was played.
         """
@@ -150,6 +166,7 @@ class Run(TrainedAgent):
                 f"({self._manifest['difference']}), so no training episode can be shown. Record "
                 f"an evaluation instead: rlagents record {self.directory}"
             )
+        shown = self._view(1, False, view)
         target = check_output(output, self._folder.videos)
         actions = ActionLog(self._folder).read(number)
         rows = self._folder.episodes()
@@ -161,10 +178,7 @@ class Run(TrainedAgent):
             )
         player = make_player(find_env(self.config.env.id), self.config.env)
         stem = f"training-step-{episode.step}-episode-{number}"
-
-        def name(result: float) -> Path:
-            return target or self._folder.videos / f"{stem}-return-{result:g}.mp4"
-
+        name = named_by_return(self._folder.videos / stem)
         with playing(player, self.config.env.id):
             return rebuild_episode(
                 player,
@@ -172,8 +186,8 @@ class Run(TrainedAgent):
                 actions,
                 episodic_return=episode.episodic_return,
                 values=None,
-                scale=self.config.recording.scale,
-                path=name,
+                view=shown,
+                path=name if target is None else numbered(target, 0, 1),
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
                 progress=progress,
             )
@@ -227,44 +241,43 @@ class Pretrained(TrainedAgent):
         *,
         seed: int | None = None,
         output: str | Path | None = None,
+        tiled: bool = False,
+        **view: Unpack[ViewOptions],
     ) -> list[Path]:
         """Write videos of evaluation episodes, the same ones that `evaluate` plays.
 
         Args:
             episodes: how many.
             seed: of the episodes; the one it was trained with if None.
-            output: the video's path; with several episodes they are numbered. If None, a name in
-                the current folder that no file has yet.
+            output: the file's path, .mp4, .webm, .gif or .webp; with several episodes they are
+                numbered. If None, a name in the current folder that no file has yet.
+            tiled: show all episodes at once, in one video.
+            **view: how they are shown, as for `Run.record`.
 
         Returns:
             the videos' paths; beside each lies its JSON.
 
         Raises:
-            UsageError: as for `evaluate`, or the video cannot be written there.
+            UsageError: as for `evaluate`, or an option is out of range, or the video cannot be
+                written there.
         """
+        shown = self._view(episodes, tiled, view)
         here = Path()
         target = check_output(output, here)
 
-        def name(number: int) -> Callable[[float], Path]:
-            if target is None:
-                stem = f"{self.name}-episode-{number}-return-"
-                return lambda result: _free(here / f"{stem}{result:g}.mp4")
-            return numbered(target, number, episodes)
+        def name(number: int, _: Sequence[int]) -> Callable[[float], Path]:
+            if target is not None:
+                return numbered(target, number, 1 if tiled else episodes)
+            which = f"tiled-episodes-{episodes}" if tiled else f"episode-{number}"
+            own = named_by_return(here / f"{self.name}-{which}")
+            return lambda result: beside_others(own(result), None)
 
-        return self._record(self._checkpoint(), self.policy(), episodes, seed, name)
+        checkpoint, policy = self._checkpoint(), self.policy()
+        return self._record(checkpoint, policy, episodes, seed, name, tiled=tiled, view=shown)
 
     def _checkpoint(self) -> Checkpoint:
         step = int(self.manifest["training"]["step"])
         return Checkpoint(f"step-{step}", step, self.directory)
-
-
-def _free(path: Path) -> Path:
-    """Return the path, with a number if it or its JSON is there already."""
-    candidate, number = path, 1
-    while candidate.exists() or candidate.with_suffix(".json").exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
 
 
 def train(

@@ -142,9 +142,42 @@ def _make_parser() -> _Parser:
         "--output",
         type=Path,
         default=argparse.SUPPRESS,
-        metavar="FILE.mp4",
-        help="the video; several are numbered (default: in the run's videos folder; with "
-        "--pretrained a new name in the current folder)",
+        metavar="FILE",
+        help="the file, .mp4, .webm, .gif or .webp (animated); several are numbered (default: in "
+        "the run's videos folder; with --pretrained a new name in the current folder)",
+    )
+    record.add_argument(
+        "--tiled",
+        action="store_true",
+        help="show the episodes at once, in one video; needs --episodes N, 2 to 64",
+    )
+    record.add_argument(
+        "--caption",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="a strip below the picture with return so far, step, action and its value (default: "
+        "as [recording] caption says)",
+    )
+    record.add_argument(
+        "--scale",
+        type=_count,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="each pixel becomes a square of N by N, 1 to 16 (default: as [recording] scale says)",
+    )
+    record.add_argument(
+        "--from-second",
+        type=_number,
+        default=argparse.SUPPRESS,
+        metavar="S",
+        help="begin at second S of an episode, 0 or more (default: 0)",
+    )
+    record.add_argument(
+        "--seconds",
+        type=_number,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="show N seconds of an episode, above 0 (default: to its end)",
     )
 
     watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
@@ -313,6 +346,13 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
 
 
 def _count(text: str) -> int:
@@ -515,26 +555,34 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     from rlagents.api import Run
+    from rlagents.film import ViewOptions
+    from rlagents.naming import size_note
 
     agent = _open(options)
     output = getattr(options, "output", None)
+    view: Any = {key: vars(options)[key] for key in ViewOptions.__annotations__ if key in options}
     if isinstance(agent, Run) and hasattr(options, "training_episode"):
-        for other in ("episodes", "checkpoint", "seed"):
-            if hasattr(options, other):
+        for other in ("episodes", "checkpoint", "seed", "tiled"):
+            if getattr(options, other, False) is not False:
                 raise UsageError(
                     f"--{other} does not go with --training-episode, which shows one episode as it "
                     "was played; leave one of them out."
                 )
-        paths = [agent.record_training_episode(options.training_episode, output=output)]
+        number = options.training_episode
+        paths = [agent.record_training_episode(number, output=output, **view)]
     else:
         paths = agent.record(
             getattr(options, "episodes", 1),
             seed=getattr(options, "seed", None),
             output=output,
+            tiled=options.tiled,
             **_checkpoint(options),
+            **view,
         )
     for path in paths:
         print(path)
+        if note := size_note(path):
+            print(note, file=sys.stderr)
     return 0
 
 

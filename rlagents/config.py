@@ -24,6 +24,7 @@ from rlagents.errors import UsageError, did_you_mean, nearest_name
 from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
 
 DEFAULT_AGENT = "dqn"
+MAX_SCALE = 16  # of recorded pixels
 _OPTIONAL_TABLES = ("network", "replay")  # an agent may have none
 _TABLES = ("env", "agent", *_OPTIONAL_TABLES, "evaluation", "recording", "checkpoint", "logging")
 
@@ -60,8 +61,10 @@ class RecordingConfig(Table):
     first and last; all evaluations if left out."""
     episodes: Count = 1
     """Episodes of each evaluation that are recorded, from its first on."""
-    scale: Annotated[Int, Field(ge=1, le=16)] = 2
+    scale: Annotated[Int, Field(ge=1, le=MAX_SCALE)] = 2
     """Each pixel becomes a square of this many pixels a side."""
+    caption: bool = False
+    """Show a strip below the picture with return so far, step, action and its value."""
 
 
 class CheckpointConfig(Table):

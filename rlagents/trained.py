@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from rlagents.config import build_config
 from rlagents.envs import Player, VectorEnv, find_env, make_eval_env, make_player
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, num_eval_envs, play_episodes
-from rlagents.recording import record_evaluation
+from rlagents.film import View, ViewOptions
+from rlagents.recording import record_episodes
 from rlagents.spaces import rebuild_space
+from rlagents.tiles import MAX_TILES
 
 
 class TrainedAgent:
@@ -99,13 +100,25 @@ class TrainedAgent:
             played,
         )
 
+    def _view(self, episodes: int, tiled: bool, options: ViewOptions) -> View:
+        """Return how so many episodes are shown: as `[recording]` says, with options on top."""
+        if tiled and not 2 <= episodes <= MAX_TILES:
+            raise UsageError(
+                f"--tiled shows several episodes at once: expected --episodes 2 to {MAX_TILES}, "
+                f"got {episodes}."
+            )
+        return View.from_config(self.config.recording, **options)
+
     def _record(
         self,
         found: Checkpoint,
         policy: Policy,
         episodes: int,
         seed: int | None,
-        name: Callable[[int], Callable[[float], Path]],
+        name: Callable[[int, Sequence[int]], Callable[[float], Path]],
+        *,
+        tiled: bool,
+        view: View,
     ) -> list[Path]:
         """Write videos of the episodes that `_evaluate` plays.
 
@@ -114,28 +127,38 @@ class TrainedAgent:
             policy: plays.
             episodes: how many.
             seed: of the episodes; the config's if None.
-            name: what names a video, from the episode's number and then from its return.
+            name: what names a video, from its number and its episodes' seeds, and then from the
+                return.
+            tiled: show all episodes at once in one video.
+            view: how they are shown.
 
         Returns:
             the videos' paths.
         """
         config = self.config
         evaluation = self._evaluate(found, policy, episodes, seed)
-        player = make_player(find_env(config.env.id), config.env)
+        groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
-        with playing(player, config.env.id):
-            return [
-                record_evaluation(
-                    player,
+        with contextlib.ExitStack() as stack:
+            players = []
+            for _ in groups[0]:
+                players.append(make_player(find_env(config.env.id), config.env))
+                stack.enter_context(playing(players[-1], config.env.id))
+            paths = [
+                record_episodes(
+                    players,
                     policy,
-                    episode,
-                    config,
+                    group,
+                    config.evaluation,
                     reproducible=self._manifest["reproducible"],
-                    path=name(number),
+                    view=view,
+                    path=name(number, [episode.seed for episode in group]),
                     about=about,
+                    tiled=tiled,
                 )
-                for number, episode in enumerate(evaluation.played)
+                for number, group in enumerate(groups)
             ]
+        return paths
 
 
 @contextlib.contextmanager
@@ -149,27 +172,3 @@ def playing(env: VectorEnv | Player, name: str) -> Iterator[None]:
         raise RLAgentsError(f"[env] id: {name} fails when it is played: {error!r}") from error
     finally:
         env.close()
-
-
-def check_output(output: str | Path | None, videos: Path) -> Path | None:
-    """Return where a video goes, None for a name in `videos`; the folder can be written."""
-    path = None if output is None else Path(output)
-    if path is not None and path.suffix != ".mp4":
-        raise UsageError(f"--output: expected a file that ends in .mp4, got {str(output)!r}.")
-    if path is not None and path.is_dir():
-        raise UsageError(f"--output: {path} is a folder; name a file.")
-    folder = videos if path is None else path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
-        ) from None
-    return path
-
-
-def numbered(path: Path, number: int, count: int) -> Callable[[float], Path]:
-    """Return the function that names a video `path`, with a number if there are several."""
-    return lambda _: path if count == 1 else path.with_stem(f"{path.stem}-{number}")

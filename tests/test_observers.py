@@ -416,7 +416,7 @@ def test_the_evaluation_that_ends_a_run_is_recorded_whatever_the_period(
 ) -> None:
     recorded: list[int] = []
     monkeypatch.setattr(
-        "rlagents.observers.video.record_evaluation",
+        "rlagents.observers.video.record_episodes",
         lambda *_, about, **__: recorded.append(about["step"]),
     )
     keys = {"recording.period_steps": 1_000, "total_steps": 5_500}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ from rlagents.envs import (
     resolve_env_config,
 )
 from rlagents.errors import RLAgentsError, UsageError
-from rlagents.recording import NotReproducedError, play_and_record, rebuild_episode
+from rlagents.film import View, film
+from rlagents.recording import rebuild_episode
+from rlagents.takes import NotReproducedError, play_live
 
 ATARI_OPTIONS = {
     "sticky_probability": 0.25,
@@ -128,7 +131,7 @@ def rebuild(
         played.actions if actions is None else actions,
         episodic_return=sum(played.rewards) if episodic_return is None else episodic_return,
         values=values,
-        scale=scale,
+        view=View(scale),
         path=name_in(folder),
         about={"env_id": played.config.id, "step": 12},
     )
@@ -438,6 +441,7 @@ def test_a_player_that_fails_leaves_nothing(tmp_path: Path) -> None:
     class Failing:
         frames_per_second = 30.0
         action_space = gym.spaces.Discrete(2)
+        action_names = None
         steps = 0
 
         def reset(self, seed: int) -> PlayerStep:
@@ -462,7 +466,7 @@ def test_a_player_that_fails_leaves_nothing(tmp_path: Path) -> None:
             np.zeros(60, dtype=np.int64),
             episodic_return=0,
             values=None,
-            scale=1,
+            view=View(),
             path=name_in(tmp_path),
             about={},
         )
@@ -515,17 +519,9 @@ class ByMood:
 def record_live(
     player: Player, folder: Path, seed: int = 1, epsilon: float = 0.0, *, sample: bool = False
 ) -> Recorded:
-    path = play_and_record(
-        player,
-        cast(Policy, ByMood("probabilities" if sample else "action values")),
-        seed,
-        epsilon=epsilon,
-        sample=sample,
-        scale=1,
-        path=name_in(folder),
-        about={"env_id": "moody"},
-    )
-    return load(path)
+    policy = cast(Policy, ByMood("probabilities" if sample else "action values"))
+    take = play_live(player, policy, seed, epsilon=epsilon, sample=sample)
+    return load(film([take], View(), path=name_in(folder), about={"env_id": "moody"}))
 
 
 MOODY = EnvSpec(name="moody", make=Moody)
@@ -606,3 +602,78 @@ def test_a_player_wraps_as_the_vector_environment_does(
     assert player.reset(1).observation is not None
     ends: Sequence[bool] = [player.step(0).truncated for _ in range(4)]
     assert ends == [False, False, False, True]
+
+
+# What actions are called
+
+
+def names(spec: EnvSpec, open_player: Callable[..., Player], **options: Any) -> Any:
+    config = resolve_env_config(EnvConfig(id=spec.name, **options), spec)
+    return open_player(spec, config).action_names
+
+
+MINIMAL = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+
+
+def test_atari_actions_have_ales_names(open_player: Callable[..., Player]) -> None:
+    pong = find_env("pong")
+    assert names(pong, open_player) == MINIMAL
+    assert names(pong, open_player, action_set="up-down") == ("RIGHT", "LEFT")
+    assert names(pong, open_player, action_set="stay-up-down") == ("NOOP", "RIGHT", "LEFT")
+    full = names(pong, open_player, action_set="full")
+    assert len(full) == 18
+    assert full[:6] == ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN")
+    assert names(find_env("atari/freeway"), open_player) == ("NOOP", "UP", "DOWN")
+
+
+def test_cartpole_actions_have_names(open_player: Callable[..., Player]) -> None:
+    assert names(find_env("cartpole"), open_player) == ("left", "right")
+
+
+class Named(Gusty):
+    """Says itself what its actions mean."""
+
+    action_space = gym.spaces.Discrete(3)
+
+    def get_action_meanings(self) -> list[str]:
+        return ["stay", "up", "down"]
+
+
+def test_other_environments_name_their_actions_if_they_can(
+    open_player: Callable[..., Player],
+) -> None:
+    sets = {"move": (1, 2), "back": (2, 0)}
+    named = EnvSpec(name="named", make=Named, action_sets=sets)
+    assert names(named, open_player) == ("stay", "up", "down")
+    assert names(named, open_player, action_set="move") == ("up", "down")
+    assert names(named, open_player, action_set="back") == ("down", "stay")
+    own = dataclasses.replace(named, action_names=("a", "b", "c"))
+    assert names(own, open_player, action_set="back") == ("c", "a")
+    assert names(EnvSpec(name="gusty", make=Gusty), open_player) is None
+
+
+def test_names_of_actions_that_a_wrapper_has_changed_are_not_used(
+    open_player: Callable[..., Player],
+) -> None:
+    def make(render_mode: str | None = None) -> gym.Env[Any, Any]:
+        env = Named(render_mode)
+        return gym.wrappers.TransformAction(env, lambda action: 2 * action, gym.spaces.Discrete(2))
+
+    assert names(EnvSpec(name="wrapped", make=make), open_player) is None
+
+
+def test_a_spec_that_names_too_few_actions_is_refused(open_player: Callable[..., Player]) -> None:
+    spec = EnvSpec(name="named", make=Named, action_names=("stay", "up"))
+    with pytest.raises(UsageError, match=r"named: action_names has 2 names.*Discrete\(3\)"):
+        names(spec, open_player)
+
+
+def test_the_sidecar_names_the_actions(
+    cartpole: Played, open_player: Callable[..., Player], tmp_path: Path
+) -> None:
+    recorded = rebuild(open_player(cartpole.spec, cartpole.config), cartpole, tmp_path)
+    assert recorded.sidecar["action_names"] == ["left", "right"]
+    rlagents.register_env(EnvSpec(name="gusty", make=Gusty))
+    played = play("gusty", 1)
+    nameless = rebuild(open_player(played.spec, played.config), played, tmp_path / "b")
+    assert nameless.sidecar["action_names"] is None

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rlagents.video import VideoWriter, enlarge
+from rlagents.mp4 import Mp4Writer
+from rlagents.video import enlarge, even
 
 HEIGHT, WIDTH = 40, 48
 
@@ -29,9 +30,9 @@ def frames(count: int, height: int = HEIGHT, width: int = WIDTH) -> list[Any]:
 
 
 def write(folder: Path, pictures: list[Any], rate: float = 30, scale: int = 1) -> Path:
-    with VideoWriter(folder / ".video.part", rate, scale) as video:
+    with Mp4Writer(folder / ".video.part", rate) as video:
         for picture in pictures:
-            video.add(picture)
+            video.add(enlarge(picture, scale))
         assert video.num_frames == len(pictures)
         return video.close(folder / "video.mp4")
 
@@ -124,7 +125,7 @@ def test_left_is_left_and_up_is_up(tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_is_gone_in_the_end(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / ".video.part", 30) as video:
+    with Mp4Writer(tmp_path / ".video.part", 30) as video:
         for picture in frames(60):
             video.add(picture)
         assert [path.name for path in tmp_path.iterdir()] == [".video.part"]
@@ -140,7 +141,7 @@ def test_a_video_replaces_an_older_one(tmp_path: Path) -> None:
 def test_no_frame_no_video(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="at least one frame"),
-        VideoWriter(tmp_path / ".video.part", 30) as video,
+        Mp4Writer(tmp_path / ".video.part", 30) as video,
     ):
         video.close(tmp_path / "video.mp4")
     assert not list(tmp_path.iterdir())
@@ -149,7 +150,7 @@ def test_no_frame_no_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_an_exception_discards_what_was_written(tmp_path: Path, count: int) -> None:
     def fail() -> None:
-        with VideoWriter(tmp_path / ".video.part", 30) as video:
+        with Mp4Writer(tmp_path / ".video.part", 30) as video:
             for picture in frames(count):
                 video.add(picture)
             raise RuntimeError("no licence")
@@ -160,7 +161,7 @@ def test_an_exception_discards_what_was_written(tmp_path: Path, count: int) -> N
 
 
 def test_leaving_without_closing_discards_it_too(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / ".video.part", 30) as video:
+    with Mp4Writer(tmp_path / ".video.part", 30) as video:
         for picture in frames(60):
             video.add(picture)
         assert list(tmp_path.iterdir())
@@ -169,7 +170,7 @@ def test_leaving_without_closing_discards_it_too(tmp_path: Path) -> None:
 
 def test_a_close_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with VideoWriter(tmp_path / ".video.part", 30) as video:
+        with Mp4Writer(tmp_path / ".video.part", 30) as video:
             video.add(frames(1)[0])
             video.close(tmp_path / "nowhere" / "video.mp4")
 
@@ -182,10 +183,10 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from rlagents.video import VideoWriter
+from rlagents.mp4 import Mp4Writer
 
 generator = np.random.default_rng(0)
-video = VideoWriter(Path(sys.argv[1]), 60.0)
+video = Mp4Writer(Path(sys.argv[1]), 60.0)
 for number in range(int(sys.argv[2])):
     picture = np.zeros((210, 160, 3), dtype=np.uint8)
     picture[:, :40] = 20 + number % 200
@@ -217,7 +218,7 @@ def test_what_was_written_can_be_played_after_a_kill(tmp_path: Path, count: int)
     st.integers(1, 4),
 )
 def test_enlarge(frame: Any, scale: int) -> None:
-    large = enlarge(frame, scale)
+    large = even(enlarge(frame, scale))
     height, width = frame.shape[0] * scale, frame.shape[1] * scale
     assert large.shape == (height + height % 2, width + width % 2, 3)
     assert large.dtype == np.uint8
@@ -226,9 +227,9 @@ def test_enlarge(frame: Any, scale: int) -> None:
     assert np.array_equal(large, frame[rows][:, columns])
 
 
-def test_enlarge_leaves_even_frames_alone() -> None:
+def test_even_frames_are_left_alone() -> None:
     frame = frames(1)[0]
-    assert np.array_equal(enlarge(frame, 1), frame)
+    assert even(enlarge(frame, 1)) is frame
 
 
 def test_the_rate_is_kept_exactly_where_it_is_whole(tmp_path: Path) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rlagents.config import RunConfig
 from rlagents.envs import Player
 from rlagents.events import Evaluated, Event
-from rlagents.recording import record_evaluation
+from rlagents.film import View
+from rlagents.naming import video_path
+from rlagents.recording import record_episodes
 from rlagents.run import RunFolder
-
-
-def video_path(folder: RunFolder, step: int, episode: int) -> Callable[[float], Path]:
-    """Return the function that names an evaluation's video by the episode's return."""
-    return lambda result: folder.videos / f"step-{step}-episode-{episode}-return-{result:g}.mp4"
 
 
 class VideoObserver:
@@ -55,12 +51,13 @@ class VideoObserver:
                 "step": step,
                 "values_are": event.policy.kind,
             }
-            record_evaluation(
-                self._player,
+            record_episodes(
+                [self._player],
                 event.policy,
-                episode,
-                self._config,
+                [episode],
+                self._config.evaluation,
                 reproducible=self._reproducible,
+                view=View.from_config(self._config.recording),
                 path=video_path(self._folder, step, number),
                 about=about,
             )

@@ -1,0 +1,206 @@
+"""Film: the frames of takes become a video's pictures, and what is shown its JSON.
+
+A picture is a frame enlarged with sharp pixels; then each lens may draw on it. Several takes,
+played together, are shown as tiles of one picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+from rlagents.agents.base import ValueKind
+from rlagents.caption import Caption
+from rlagents.config import MAX_SCALE, RecordingConfig
+from rlagents.envs import Player
+from rlagents.errors import UsageError
+from rlagents.takes import Moment, Take
+from rlagents.tiles import Tiles
+from rlagents.types import Array
+from rlagents.video import ANIMATIONS, VideoError, enlarge, frame_stride, open_writer
+
+# Takes an enlarged frame, [H, W, 3] uint8 RGB, and what is so while it is shown; returns the
+# picture, of the same size for every frame of a video.
+Lens = Callable[[Array, Moment], Array]
+
+
+class ViewOptions(TypedDict, total=False):
+    """What may be said about how episodes are shown; see `View`."""
+
+    scale: int
+    caption: bool
+    from_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class View:
+    """How episodes are shown.
+
+    Attributes:
+        scale: each pixel becomes a square of this many pixels a side.
+        caption: whether there is a strip below with return, step, action and value.
+        from_second: where in the episode the video begins.
+        seconds: how long it is at most; to the end if None.
+    """
+
+    scale: int = 1
+    caption: bool = False
+    from_second: float = 0.0
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= MAX_SCALE:
+            raise UsageError(f"--scale: expected 1 to {MAX_SCALE}, got {self.scale}.")
+        if not (self.from_second >= 0 and math.isfinite(self.from_second)):
+            raise UsageError(
+                f"--from-second: expected a number, 0 or more, got {self.from_second:g}."
+            )
+        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise UsageError(f"--seconds: expected a number above 0, got {self.seconds:g}.")
+
+    @classmethod
+    def from_config(cls, config: RecordingConfig, **options: Unpack[ViewOptions]) -> Self:
+        """Return the view of `[recording]`, with options on top.
+
+        Raises:
+            UsageError: an option is out of range.
+        """
+        given = ViewOptions(scale=config.scale, caption=config.caption) | options
+        return cls(**given)
+
+    def lenses(self, player: Player, values_are: ValueKind | None) -> list[Lens]:
+        """Return what draws on the enlarged frames of an episode, in this order."""
+        if not self.caption:
+            return []
+        number = int(getattr(player.action_space, "n"))  # noqa: B009 - discrete, as agents need
+        return [Caption(player.action_names, number, values_are)]
+
+
+class _Cut:
+    """Which frames of an episode a video shows, from their numbers."""
+
+    def __init__(self, view: View, frames_per_second: float, stride: int) -> None:
+        self.first = round(view.from_second * frames_per_second)
+        self._end: float = math.inf
+        if view.seconds is not None:
+            self._end = self.first + max(1, round(view.seconds * frames_per_second))
+        self._stride = stride
+
+    def shows(self, frame: int) -> bool:
+        """Return whether a frame is shown."""
+        return self.first <= frame < self._end and (frame - self.first) % self._stride == 0
+
+    def last(self, num_frames: int) -> int:
+        """Return the last frame of the part that is shown, of an episode with so many."""
+        return int(min(self._end, num_frames)) - 1
+
+    def place(self, frame: int) -> int:
+        """Return the number in the video of a frame, or of the one shown in its stead."""
+        return (frame - self.first) // self._stride
+
+
+def film(
+    takes: Sequence[Take],
+    view: View,
+    *,
+    path: Callable[[float], Path],
+    about: Mapping[str, Any],
+    tiled: bool = False,
+) -> Path:
+    """Play takes into a video, and write its JSON beside it.
+
+    Args:
+        takes: of players of one environment; one, or several for tiles.
+        view: how they are shown.
+        path: names the video, from the episode's return or the mean of several.
+        about: goes into the JSON as it is; `values_are` also names the values in a caption.
+        tiled: show the takes at once, each in a part of the picture.
+
+    Raises:
+        NotReproducedError: an episode came out otherwise.
+        UsageError: there is nothing to be seen then, or there are too many tiles.
+        VideoError: it cannot be written; nothing is left behind.
+    """
+    player = takes[0].player
+    name = path(0.0)
+    name.parent.mkdir(parents=True, exist_ok=True)
+    stride = frame_stride(name, player.frames_per_second)
+    cut = _Cut(view, player.frames_per_second, stride)
+    lenses = view.lenses(player, about.get("values_are"))
+
+    def develop(moment: Moment, scale: int) -> Array:
+        picture = enlarge(moment.frame, scale)
+        for lens in lenses:
+            picture = lens(picture, moment)
+        return picture
+
+    known: dict[str, Any] = {}
+    if tiled:
+        tiles = Tiles(takes, develop, view.scale)
+        pictures = tiles.pictures(cut.shows)
+        known |= {"tiles": [tiles.rows, tiles.columns]}
+    else:
+        pictures = _pictures(takes[0], lambda moment: develop(moment, view.scale), cut)
+    temporary = name.parent / f".{name.stem}-{os.getpid()}.part"
+    rate = player.frames_per_second / stride
+    with open_writer(name, rate, temporary) as video:
+        for picture in pictures:
+            video.add(picture)
+        num_frames = max(take.num_frames for take in takes)
+        if video.num_frames == 0:
+            raise UsageError(
+                f"--from-second: the episode lasts {num_frames / player.frames_per_second:.2f} s, "
+                f"got {view.from_second:g}; name an earlier second."
+            )
+        episodes = [take.about(cut.first, cut.last(take.num_frames), cut.place) for take in takes]
+        known |= {
+            "frames_per_second": rate,
+            "num_frames": video.num_frames,
+            "action_names": None if player.action_names is None else list(player.action_names),
+        }
+        if cut.first > 0 or cut.last(num_frames) < num_frames - 1:
+            known |= {"from_second": cut.first / player.frames_per_second}
+        known |= {"episodes": episodes} if tiled else episodes[0]
+        target = path(sum(take.episodic_return for take in takes) / len(takes))
+        with _json_beside(target, {**about, **known}):
+            video.close(target)
+    return target
+
+
+def _pictures(take: Take, develop: Callable[[Moment], Array], cut: _Cut) -> Iterator[Array]:
+    """Yield the pictures of one take that are shown."""
+    for number, moment in enumerate(take):
+        if cut.shows(number):
+            yield develop(moment)
+
+
+def sidecar(path: Path) -> Path:
+    """Return where the JSON of a video lies.
+
+    That of an animation has the animation's whole name, since often a video of the same name lies
+    beside it, which shows more of its frames.
+    """
+    return path.with_suffix(f"{path.suffix}.json" if path.suffix in ANIMATIONS else ".json")
+
+
+@contextlib.contextmanager
+def _json_beside(path: Path, content: Mapping[str, Any]) -> Iterator[None]:
+    """Write the JSON under another name first, and give it its own when the video has one."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.json.part")
+    try:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        yield
+        os.replace(temporary, sidecar(path))
+    except VideoError:
+        raise
+    except OSError as error:
+        raise VideoError(f"{sidecar(path)} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""What videos are called, and where they can be put."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlagents.errors import UsageError
+from rlagents.film import sidecar
+from rlagents.run import RunFolder
+from rlagents.video import ANIMATIONS, VIDEOS, video_suffix, why_no_mp4
+
+_GITHUB_MB = 10  # of a picture that is put into a README by dragging
+
+
+def video_path(folder: RunFolder, step: int, episode: int) -> Callable[[float], Path]:
+    """Return the function that names an evaluation's video by the episode's return."""
+    return named_by_return(folder.videos / f"step-{step}-episode-{episode}")
+
+
+def named_by_return(stem: Path) -> Callable[[float], Path]:
+    """Return the function that puts a return, and this machine's ending, behind a name."""
+    return lambda result: stem.with_name(f"{stem.name}-return-{result:g}{video_suffix()}")
+
+
+def beside_others(path: Path, seeds: Sequence[int] | None) -> Path:
+    """Return the path, with a number if a file of other episodes has it.
+
+    Args:
+        path: of a video.
+        seeds: of the episodes that it shows; None if it takes the place of no file.
+    """
+    candidate, number = path, 1
+    while candidate.exists() or sidecar(candidate).exists():
+        if seeds is not None and _seeds(sidecar(candidate)) == list(seeds):
+            break
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
+def _seeds(path: Path) -> list[int] | None:
+    """Return the seeds of the episodes that a video's JSON is about, None if it cannot be read."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return [episode["seed"] for episode in about.get("episodes", [about])]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def check_output(output: str | Path | None, videos: Path) -> Path | None:
+    """Return where a video goes, None for a name in `videos`; the folder can be written."""
+    path = None if output is None else Path(output)
+    if path is not None and path.suffix not in (*VIDEOS, *ANIMATIONS):
+        raise UsageError(
+            "--output: expected a file that ends in .mp4, .webm, .gif or .webp, got "
+            f"{str(output)!r}."
+        )
+    if path is not None and path.suffix == ".mp4" and (reason := why_no_mp4()) is not None:
+        raise UsageError(
+            f"--output: {path} cannot be written, since {reason}; name a file that ends in .webm, "
+            "or install it: pip install av"
+        )
+    if path is not None and path.is_dir():
+        raise UsageError(f"--output: {path} is a folder; name a file.")
+    folder = videos if path is None else path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
+        ) from None
+    return path
+
+
+def size_note(path: Path) -> str | None:
+    """Return a sentence on the size of an animation, which people load with a page; else None."""
+    if path.suffix not in ANIMATIONS:
+        return None
+    size_mb = path.stat().st_size / 1e6
+    note = f"{path.name} has {size_mb:.1f} MB"
+    if size_mb <= _GITHUB_MB:
+        return f"{note}."
+    return (
+        f"{note}, more than the {_GITHUB_MB} MB that GitHub takes; --seconds and --scale make it "
+        "smaller."
+    )
+
+
+def numbered(path: Path, number: int, count: int) -> Callable[[float], Path]:
+    """Return the function that names a video `path`, with a number if there are several."""
+    return lambda _: path if count == 1 else path.with_stem(f"{path.stem}-{number}")
