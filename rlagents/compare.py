@@ -264,8 +264,8 @@ def compare_runs(
         check_name(output, PICTURES)
     comparison = Comparison(names, runs_dir=runs_dir, axis=axis, what=what, statistic=statistic)
     if output is not None:
-        check_writable(output)
-        write_whole(output, comparison.picture(output.suffix.lower().removeprefix(".")))
+        check_writable(output.parent, output)
+        write_whole(output, comparison.picture(output.suffix.removeprefix(".")))
     return comparison
 
 

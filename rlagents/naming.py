@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlagents.errors import UsageError
 from rlagents.film import sidecar
+from rlagents.output import check_name, check_writable
 from rlagents.run import RunFolder
 from rlagents.video import ANIMATIONS, VIDEOS, video_suffix, why_no_mp4
 
@@ -52,28 +52,17 @@ def _seeds(path: Path) -> list[int] | None:
 
 def check_output(output: str | Path | None, videos: Path) -> Path | None:
     """Return where a video goes, None for a name in `videos`; the folder can be written."""
-    path = None if output is None else Path(output)
-    if path is not None and path.suffix not in (*VIDEOS, *ANIMATIONS):
-        raise UsageError(
-            "--output: expected a file that ends in .mp4, .webm, .gif or .webp, got "
-            f"{str(output)!r}."
-        )
-    if path is not None and path.suffix == ".mp4" and (reason := why_no_mp4()) is not None:
+    if output is None:
+        check_writable(videos)
+        return None
+    path = Path(output)
+    check_name(path, (*VIDEOS, *ANIMATIONS))
+    if path.suffix == ".mp4" and (reason := why_no_mp4()) is not None:
         raise UsageError(
             f"--output: {path} cannot be written, since {reason}; name a file that ends in .webm, "
             "or install it: pip install av"
         )
-    if path is not None and path.is_dir():
-        raise UsageError(f"--output: {path} is a folder; name a file.")
-    folder = videos if path is None else path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
-        ) from None
+    check_writable(path.parent, path)
     return path
 
 

@@ -16,7 +16,7 @@ def check_name(path: Path, endings: Sequence[str]) -> None:
     Raises:
         UsageError: it ends in none of `endings`, or is a folder.
     """
-    if path.suffix.lower() not in endings:
+    if path.suffix not in endings:
         *others, last = endings
         choice = f"{', '.join(others)} or {last}" if others else last
         raise UsageError(f"--output: expected a file that ends in {choice}, got {str(path)!r}.")
@@ -24,19 +24,23 @@ def check_name(path: Path, endings: Sequence[str]) -> None:
         raise UsageError(f"--output: {path} is a folder; name a file.")
 
 
-def check_writable(path: Path) -> None:
-    """Make the folder of a file, and see that it can be written to.
+def check_writable(folder: Path, path: Path | None = None) -> None:
+    """Make a folder, and see that it can be written to.
+
+    Args:
+        folder: where a file is to go.
+        path: of the file, if the user has named it.
 
     Raises:
         UsageError: it cannot.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UsageError(
-            f"--output: {path} cannot be written ({error.strerror}); name another file."
+            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
         ) from None
 
 

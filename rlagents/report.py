@@ -86,7 +86,7 @@ def write_report(
     check_name(output, (".html",))
     history = read_history(run, runs_dir)
     chosen = choose_video(history, video)
-    check_writable(output)
+    check_writable(output.parent, output)
     page = render_report(history, chosen, with_video=video != NO_VIDEO)
     write_whole(output, page.encode("utf-8"))
 

@@ -302,7 +302,7 @@ def test_json_has_null_for_what_is_no_number(runs: Path, cli: Cli) -> None:
 
 
 def test_a_picture_is_as_wide_as_a_readme_and_not_empty(runs: Path, cli: Cli) -> None:
-    output = runs.parent / "made" / "on the way" / "curves.PNG"
+    output = runs.parent / "made" / "on the way" / "curves.png"
     outcome = cli("compare", *four_runs(runs), "--runs-dir", runs, "--output", output)
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[-1] == str(output)
