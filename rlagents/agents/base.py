@@ -51,6 +51,16 @@ class Policy:
         self._network = network.to(device).eval()
         self._device = device
 
+    @property
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode: it may be asked and looked into, but not changed."""
+        return self._network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._device
+
     @torch.no_grad()
     def values(self, observations: Array) -> FloatArray:
         """Return what the choice rests on: [N, ...] -> [N, A] action values or probabilities."""
