@@ -111,7 +111,8 @@ class Run(TrainedAgent):
                 numbered. In the run's folder if None, under a name that no other episode has.
             tiled: show all episodes at once, in one video.
             **view: how they are shown: `scale` and `caption`, where not as `[recording]` says,
-                and what part of an episode, `from_second` and `seconds`.
+                what part of an episode, `from_second` and `seconds`, and by which methods further
+                videos show where the network looks, `explain` and `explain_of`.
 
         Returns:
             the videos' paths; beside each lies its JSON.
@@ -165,6 +166,11 @@ class Run(TrainedAgent):
                 f"--training-episode: {self.config.env.id} does not reproduce itself from a seed "
                 f"({self._manifest['difference']}), so no training episode can be shown. Record "
                 f"an evaluation instead: rlagents record {self.directory}"
+            )
+        if view.get("explain"):
+            raise UsageError(
+                "--explain does not go with --training-episode: the network that played it has "
+                "learned since; leave one of them out."
             )
         shown = self._view(1, False, view)
         target = check_output(output, self._folder.videos)

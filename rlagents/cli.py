@@ -179,6 +179,24 @@ def _make_parser() -> _Parser:
         metavar="N",
         help="show N seconds of an episode, above 0 (default: to its end)",
     )
+    record.add_argument(
+        "--explain",
+        nargs="?",
+        type=lambda text: text.split(","),
+        const=["perturbation"],
+        default=argparse.SUPPRESS,
+        metavar="METHOD",
+        help="write another video beside each, which shows where the network looks: perturbation "
+        "(20 ms a step, the clearest), gradient or grad-cam (1 ms), or several with commas between "
+        "(default without METHOD: perturbation)",
+    )
+    record.add_argument(
+        "--explain-of",
+        choices=("action", "advantage"),
+        default=argparse.SUPPRESS,
+        help="what is explained: the value (or log-probability) of the action that was played, or "
+        "by how much its value is above the mean of all actions' (default: action)",
+    )
 
     watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
     watch.add_argument(
@@ -555,7 +573,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> int:
     from rlagents.api import Run
-    from rlagents.film import ViewOptions
+    from rlagents.film import ViewOptions, overlay_path
     from rlagents.naming import size_note
 
     agent = _open(options)
@@ -579,7 +597,8 @@ def _record(options: argparse.Namespace) -> int:
             **_checkpoint(options),
             **view,
         )
-    for path in paths:
+    overlays = [overlay_path(path, method) for path in paths for method in view.get("explain", ())]
+    for path in [*paths, *overlays]:
         print(path)
         if note := size_note(path):
             print(note, file=sys.stderr)

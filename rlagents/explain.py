@@ -57,6 +57,15 @@ _COLOURS = cv2.applyColorMap(
 )[:, 0, ::-1]  # [256, 3] RGB
 
 
+def check_method(method: str) -> None:
+    """Raise UsageError if there is no such method."""
+    if method not in METHODS:
+        raise UsageError(
+            f"--explain: there is no method {method!r}{did_you_mean(method, METHODS)} "
+            f"There are: {', '.join(METHODS)}."
+        )
+
+
 class Explainer:
     """Shows what a policy's choices depend on; the policy stays as it is.
 
@@ -71,15 +80,11 @@ class Explainer:
     """
 
     def __init__(self, policy: Policy, method: str, *, of: Score = "action") -> None:
-        if method not in METHODS:
-            raise UsageError(
-                f"--explain: there is no method {method!r}{did_you_mean(method, METHODS)} "
-                f"There are: {', '.join(METHODS)}."
-            )
+        check_method(method)
         if of == "advantage" and policy.kind != "action values":
             raise UsageError(
                 "--explain: an advantage is of action values, and this policy has "
-                'probabilities; explain of = "action".'
+                "probabilities; leave --explain-of out."
             )
         if isinstance(getattr(policy.network, "torso", None), MLP):
             raise UsageError(_needs_pictures("its network takes vectors"))

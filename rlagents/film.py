@@ -1,7 +1,8 @@
 """Film: the frames of takes become a video's pictures, and what is shown its JSON.
 
 A picture is a frame enlarged with sharp pixels; then each lens may draw on it. Several takes,
-played together, are shown as tiles of one picture.
+played together, are shown as tiles of one picture. Beside a video of one take there may be others
+of the same frames with something drawn on them, its overlays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rlagents.caption import Caption
 from rlagents.config import MAX_SCALE, RecordingConfig
 from rlagents.envs import Player
 from rlagents.errors import UsageError
+from rlagents.explain import METHODS, Score, check_method
+from rlagents.overlays import Draw
 from rlagents.takes import Moment, Take
 from rlagents.tiles import Tiles
 from rlagents.types import Array
@@ -37,6 +40,8 @@ class ViewOptions(TypedDict, total=False):
     caption: bool
     from_second: float
     seconds: float
+    explain: Sequence[str]
+    explain_of: Score
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,16 @@ class View:
         caption: whether there is a strip below with return, step, action and value.
         from_second: where in the episode the video begins.
         seconds: how long it is at most; to the end if None.
+        explain: by which methods there is a second video that shows where the network looks.
+        explain_of: what is explained, as in `Explainer`.
     """
 
     scale: int = 1
     caption: bool = False
     from_second: float = 0.0
     seconds: float | None = None
+    explain: Sequence[str] = ()
+    explain_of: Score = "action"
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= MAX_SCALE:
@@ -64,6 +73,12 @@ class View:
             )
         if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
             raise UsageError(f"--seconds: expected a number above 0, got {self.seconds:g}.")
+        for method in self.explain:
+            check_method(method)
+        if len(set(self.explain)) < len(self.explain):
+            raise UsageError(f"--explain: expected each method once, got {','.join(self.explain)}.")
+        if self.explain_of != "action" and not self.explain:
+            raise UsageError("--explain-of says what --explain explains; add --explain.")
 
     @classmethod
     def from_config(cls, config: RecordingConfig, **options: Unpack[ViewOptions]) -> Self:
@@ -113,6 +128,7 @@ def film(
     path: Callable[[float], Path],
     about: Mapping[str, Any],
     tiled: bool = False,
+    overlays: Mapping[str, Draw] | None = None,
 ) -> Path:
     """Play takes into a video, and write its JSON beside it.
 
@@ -122,6 +138,7 @@ def film(
         path: names the video, from the episode's return or the mean of several.
         about: goes into the JSON as it is; `values_are` also names the values in a caption.
         tiled: show the takes at once, each in a part of the picture.
+        overlays: what draws on the frames of one take for further videos, by their names.
 
     Raises:
         NotReproducedError: an episode came out otherwise.
@@ -141,18 +158,31 @@ def film(
             picture = lens(picture, moment)
         return picture
 
+    overlays = overlays or {}
+
+    def develop_all(moment: Moment) -> tuple[Array, ...]:
+        frames = (moment.frame, *(draw(moment) for draw in overlays.values()))
+        return tuple(develop(moment._replace(frame=frame), view.scale) for frame in frames)
+
     known: dict[str, Any] = {}
+    pictures: Iterator[tuple[Array, ...]]
     if tiled:
         tiles = Tiles(takes, develop, view.scale)
-        pictures = tiles.pictures(cut.shows)
+        pictures = ((picture,) for picture in tiles.pictures(cut.shows))
         known |= {"tiles": [tiles.rows, tiles.columns]}
     else:
-        pictures = _pictures(takes[0], lambda moment: develop(moment, view.scale), cut)
+        pictures = _pictures(takes[0], develop_all, cut)
     temporary = name.parent / f".{name.stem}-{os.getpid()}.part"
     rate = player.frames_per_second / stride
-    with open_writer(name, rate, temporary) as video:
-        for picture in pictures:
-            video.add(picture)
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(open_writer(name, rate, temporary))
+        drawn_on = {
+            method: stack.enter_context(open_writer(name, rate, overlay_path(temporary, method)))
+            for method in overlays
+        }
+        for shown in pictures:
+            for writer, picture in zip((video, *drawn_on.values()), shown, strict=True):
+                writer.add(picture)
         num_frames = max(take.num_frames for take in takes)
         if video.num_frames == 0:
             raise UsageError(
@@ -165,17 +195,26 @@ def film(
             "num_frames": video.num_frames,
             "action_names": None if player.action_names is None else list(player.action_names),
         }
+        if overlays:
+            known |= {"overlays": list(overlays), "explained": view.explain_of}
         if cut.first > 0 or cut.last(num_frames) < num_frames - 1:
             known |= {"from_second": cut.first / player.frames_per_second}
         known |= {"episodes": episodes} if tiled else episodes[0]
         target = path(sum(take.episodic_return for take in takes) / len(takes))
+        before = _overlays_beside(target)
         with _json_beside(target, {**about, **known}):
+            for method, writer in drawn_on.items():
+                writer.close(overlay_path(target, method))
             video.close(target)
+    for method in before - set(overlays):  # of what was there under this name
+        overlay_path(target, method).unlink(missing_ok=True)
     return target
 
 
-def _pictures(take: Take, develop: Callable[[Moment], Array], cut: _Cut) -> Iterator[Array]:
-    """Yield the pictures of one take that are shown."""
+def _pictures(
+    take: Take, develop: Callable[[Moment], tuple[Array, ...]], cut: _Cut
+) -> Iterator[tuple[Array, ...]]:
+    """Yield the pictures of one take that are shown, one for each video."""
     for number, moment in enumerate(take):
         if cut.shows(number):
             yield develop(moment)
@@ -188,6 +227,20 @@ def sidecar(path: Path) -> Path:
     beside it, which shows more of its frames.
     """
     return path.with_suffix(f"{path.suffix}.json" if path.suffix in ANIMATIONS else ".json")
+
+
+def overlay_path(path: Path, method: str) -> Path:
+    """Return where a video's overlay by a method lies."""
+    return path.with_name(f"{path.stem}.{method}{path.suffix}")
+
+
+def _overlays_beside(path: Path) -> set[str]:
+    """Return the methods of the overlays that an older video of this name has, by its JSON."""
+    try:
+        listed = json.loads(sidecar(path).read_text(encoding="utf-8"))["overlays"]
+        return {method for method in METHODS if method in listed}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 @contextlib.contextmanager

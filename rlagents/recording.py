@@ -16,6 +16,7 @@ from rlagents.config import EvaluationConfig
 from rlagents.envs import Player
 from rlagents.evaluate import PlayedEpisode
 from rlagents.film import View, film
+from rlagents.overlays import Draw
 from rlagents.takes import NotReproducedError, play_live, replay
 from rlagents.types import Array, FloatArray
 
@@ -67,6 +68,7 @@ def record_episodes(
     path: Callable[[float], Path],
     about: Mapping[str, Any],
     tiled: bool = False,
+    overlays: Callable[[PlayedEpisode], Mapping[str, Draw]] = lambda episode: {},
 ) -> Path:
     """Show episodes of an evaluation again or, where that is not possible, the policy's play live.
 
@@ -83,6 +85,7 @@ def record_episodes(
         path: names the video, from the return or the mean of several.
         about: goes into the JSON as it is.
         tiled: show them at once, each in a part of the picture.
+        overlays: returns what draws on the frames of an episode for further videos, by their names.
 
     Raises:
         NotReproducedError: an episode came out otherwise, of a game that always reproduces itself.
@@ -102,7 +105,9 @@ def record_episodes(
             for player, episode in pairs
         ]
         try:
-            return film(takes, view, path=path, about=about, tiled=tiled)
+            return film(
+                takes, view, path=path, about=about, tiled=tiled, overlays=overlays(episodes[0])
+            )
         except NotReproducedError:
             # Nothing that a policy could see: it cannot play live.
             if players[0].reset(episodes[0].seed).observation is None:
@@ -111,4 +116,4 @@ def record_episodes(
         play_live(player, policy, episode.seed, epsilon=protocol.epsilon, sample=protocol.sample)
         for player, episode in pairs
     ]
-    return film(takes, view, path=path, about=about, tiled=tiled)
+    return film(takes, view, path=path, about=about, tiled=tiled, overlays=overlays(episodes[0]))

@@ -31,6 +31,7 @@ class Moment(NamedTuple):
 
     frame: Array  # [H, W, 3] uint8 RGB, as the game shows it
     step: int  # number of the agent step that is under way, from 0
+    observation: Array | None  # that it answers to, [...]; None where the player only replays
     action: int | None  # of this step; None before the first one
     values: FloatArray | None  # [A] what it was chosen by, if that is known
     episodic_return: float  # until this step
@@ -84,14 +85,16 @@ class Take:
             NotReproducedError: it came out otherwise than expected.
         """
         step = self.player.reset(self._seed)
-        now = Moment(np.empty(0), 0, None, None, 0.0)
+        now = Moment(np.empty(0), 0, None, None, None, 0.0)
         while not (step.terminated or step.truncated):
             decision = self._decide(step.observation)
             if decision is None:
                 break
             yield from self._show(step.frames[:-1], now)
             action, values = decision
-            now = Moment(np.empty(0), self.steps, action, values, self.episodic_return)
+            now = Moment(
+                np.empty(0), self.steps, step.observation, action, values, self.episodic_return
+            )
             # The picture that the action answers to is the last one shown before it.
             yield from self._show(step.frames[-1:], now)
             step = self.player.step(action)

@@ -14,10 +14,19 @@ from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
-from rlagents.envs import Player, VectorEnv, find_env, make_eval_env, make_player
+from rlagents.envs import (
+    Player,
+    VectorEnv,
+    find_env,
+    make_eval_env,
+    make_player,
+    make_vector_env,
+)
 from rlagents.errors import RLAgentsError, UsageError
-from rlagents.evaluate import Evaluation, num_eval_envs, play_episodes
+from rlagents.evaluate import Evaluation, PlayedEpisode, num_eval_envs, play_episodes
+from rlagents.explain import Explainer
 from rlagents.film import View, ViewOptions
+from rlagents.overlays import Draw, Overlays
 from rlagents.recording import record_episodes
 from rlagents.spaces import rebuild_space
 from rlagents.tiles import MAX_TILES
@@ -107,6 +116,10 @@ class TrainedAgent:
                 f"--tiled shows several episodes at once: expected --episodes 2 to {MAX_TILES}, "
                 f"got {episodes}."
             )
+        if tiled and options.get("explain"):
+            raise UsageError(
+                "--explain does not go with --tiled: it draws on one game; leave one of them out."
+            )
         return View.from_config(self.config.recording, **options)
 
     def _record(
@@ -139,7 +152,20 @@ class TrainedAgent:
         evaluation = self._evaluate(found, policy, episodes, seed)
         groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
+        explainers = {
+            method: Explainer(policy, method, of=view.explain_of) for method in view.explain
+        }
         with contextlib.ExitStack() as stack:
+            if explainers:
+                env = make_vector_env(find_env(config.env.id), config.env, 1)
+                stack.enter_context(playing(env, config.env.id))
+
+            def overlays(episode: PlayedEpisode) -> Mapping[str, Draw]:
+                if not explainers:
+                    return {}
+                crop = config.env.crop or (0, 0)
+                return Overlays(explainers, env, episode.seed, episode.actions, crop).draws()
+
             players = []
             for _ in groups[0]:
                 players.append(make_player(find_env(config.env.id), config.env))
@@ -155,6 +181,7 @@ class TrainedAgent:
                     path=name(number, [episode.seed for episode in group]),
                     about=about,
                     tiled=tiled,
+                    overlays=overlays,
                 )
                 for number, group in enumerate(groups)
             ]

@@ -65,8 +65,9 @@ def members(package: str) -> list[str]:
 # Low to high: a layer knows nothing of those that come after it.
 HIGHER = [
     *("rlagents.evaluate", "rlagents.events", "rlagents.run", "rlagents.checkpoint"),
-    *("rlagents.takes", "rlagents.caption", "rlagents.tiles", "rlagents.film", "rlagents.naming"),
-    *("rlagents.recording", "rlagents.runner", "rlagents.observers", "rlagents.training"),
+    *("rlagents.takes", "rlagents.explain", "rlagents.overlays", "rlagents.caption"),
+    *("rlagents.tiles", "rlagents.film", "rlagents.naming", "rlagents.recording"),
+    *("rlagents.runner", "rlagents.observers", "rlagents.training"),
     *("rlagents.history", "rlagents.plots", "rlagents.compare", "rlagents.report"),
     *("rlagents.trained", "rlagents.api", "rlagents.doctor", "rlagents.watch", "rlagents.cli"),
 ]

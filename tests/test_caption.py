@@ -15,7 +15,7 @@ NAMES = ("NOOP", "FIRE", "RIGHTFIRE")
 
 def moment(**changes: Any) -> Moment:
     values = np.array([0.25, -1.5, 3.0], dtype=np.float32)
-    return Moment(np.empty(0), 17, 2, values, 21.0)._replace(**changes)
+    return Moment(np.empty(0), 17, None, 2, values, 21.0)._replace(**changes)
 
 
 def picture(width: int, height: int = 90) -> Any:

@@ -41,7 +41,7 @@ class Frames:
 
     def __init__(self, count: int, height: int, width: int) -> None:
         frame = np.zeros((height, width, 3), dtype=np.uint8)
-        self.takes = [[Moment(frame, 0, None, None, 0.0)] for _ in range(count)]
+        self.takes = [[Moment(frame, 0, None, None, None, 0.0)] for _ in range(count)]
 
     def tiles(self, scale: int) -> Tiles:
         return Tiles(
