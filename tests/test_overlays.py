@@ -23,8 +23,7 @@ from rlagents.watch.videos import OVERLAYS
 
 Cli = Callable[..., Any]
 
-
-# 40 steps: the second block of steps that are explained together is a part of one.
+# Episodes of 40 steps: of steps that are explained together, the second block is a part of one.
 SHORT = ("--env.max-episode-frames", "160")
 TINY = (
     *("--total-steps", "80"),
