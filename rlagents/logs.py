@@ -294,7 +294,8 @@ def parse_rows(
     """
     if not set(columns) <= set(header):
         return np.empty((0, len(columns)))
-    lines = [line for line in lines if line.count(b",") == len(header) - 1]
+    commas = len(header) - 1
+    lines = [line for line in lines if line.count(b",") == commas]
     try:
         return _numbers(lines, header, columns)
     except ValueError:  # rare, so the damaged lines are looked for only now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from watch_tools import Browser, fake_run
 
 from rlagents.api import open_run
 from rlagents.watch.app import create_app
-from rlagents.watch.rebuild import BusyError, Job, Rebuilder, printer
+from rlagents.watch.rebuild import BusyError, Job, Rebuilder, main, printer
 
 # A program that does what it is told by the name of its run.
 PROGRAM = """
@@ -197,14 +196,14 @@ def test_progress_comes_before_each_step(tiny_run: Any, tmp_path: Path) -> None:
 # --- the real program, and the page's way to it ----------------------------------------
 
 
-def test_the_program_says_in_a_sentence_why_not(tiny_run: Any, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "rlagents.watch.rebuild"]
-    words += [str(tiny_run.directory), "99999", str(tmp_path / "film.mp4")]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("There is no finished training episode 99999")
-    assert result.stderr.count("\n") == 1
+def test_the_program_says_in_a_sentence_why_not(
+    tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tiny_run.directory), "99999", str(tmp_path / "film.mp4")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("There is no finished training episode 99999")
+    assert err.count("\n") == 1
 
 
 def test_a_training_episode_is_watched(tiny_run: Any) -> None:

@@ -456,7 +456,7 @@ def _videos(
         for name, header in headers.items()
     ]
 
-    def place(video: Json) -> tuple[float, float]:
+    def place(video: Json) -> tuple[float, ...]:
         known = [video[key] for key in ("step", "episode")]
         return tuple(one if isinstance(one, (int, float)) else math.inf for one in known)
 

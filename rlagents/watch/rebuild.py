@@ -135,7 +135,7 @@ class Rebuilder:
                 job = self._waiting.pop(0)
             try:
                 self._play(job)
-            except OSError as error:  # a full disk, or no more processes
+            except Exception as error:  # such as a full disk; the next one may work
                 self._fail(job, f"Episode {job.episode} cannot be played: {error}.")
             with self._changed:
                 self._forget_oldest(job)
@@ -156,23 +156,27 @@ class Rebuilder:
                     encoding="utf-8",
                     errors="replace",
                 )
-            limit = threading.Timer(self._limit_s, child.kill)
+            is_late = threading.Event()
+
+            def give_up() -> None:
+                is_late.set()
+                child.kill()
+
+            limit = threading.Timer(self._limit_s, give_up)
+            limit.daemon = True
             limit.start()
-            began = time.monotonic()
-            try:
-                assert child.stdout is not None
+            assert child.stdout is not None
+            with child.stdout:
                 path = self._follow(job, child.stdout)
                 code = child.wait()
-            finally:
-                limit.cancel()
-                child.stdout.close()
-                self._child = None
+            limit.cancel()
+            self._child = None
             errors.seek(0)
             said = [line for line in errors.read().splitlines() if line.strip()]
         if code == 0 and path is not None and path.is_file():
             job.size = sum(file.stat().st_size for file in job.folder.iterdir())
             job.video, job.progress, job.state = path, 1.0, "ready"
-        elif time.monotonic() - began >= self._limit_s:
+        elif is_late.is_set():
             self._fail(job, f"Episode {job.episode} took more than {self._limit_s:g} s to play.")
         else:
             self._fail(job, said[-1] if said else f"Playing ended with exit code {code}.")
@@ -240,9 +244,6 @@ def main(arguments: Sequence[str]) -> int:
     run, episode, output = arguments
     from rlagents.api import open_run
 
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
-
     def say(value: Json) -> None:
         # When the server is gone, so is the pipe, and this process ends.
         print(json.dumps(value), flush=True)
@@ -259,4 +260,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     sys.exit(main(sys.argv[1:]))

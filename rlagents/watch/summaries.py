@@ -6,6 +6,7 @@ Of `episodes.csv` only the end and samples at equal distances are read, whole li
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import psutil
 
 from rlagents.errors import UsageError
-from rlagents.logs import WINDOW, EvaluationLog, Float64Array, parse_rows
+from rlagents.logs import WINDOW, Float64Array, GrowingFile, parse_rows
 from rlagents.run import RunFolder
 from rlagents.watch.videos import video_names
 
@@ -25,8 +26,9 @@ Json = dict[str, Any]
 
 _SPARKS = 40  # points of the little curve
 _SMALL_FILE = 1 << 16  # bytes; a smaller episodes.csv is read wholly
-_SAMPLE = 1 << 10  # bytes of each sample, a dozen episodes
-_END = 1 << 14  # bytes of its end, more than 100 episodes
+_SAMPLE = 1 << 9  # bytes of each sample, half a dozen episodes
+_END = 10_000  # bytes of its end, more than 100 episodes
+_HEADER = 1 << 10  # bytes in which its first line ends
 _LARGEST_CONFIG = 1 << 22
 _LOST_AFTER_S = 300.0  # without a sign of life of a process that cannot be looked at
 _STATES = ("running", "finished", "stopped", "failed")
@@ -98,8 +100,7 @@ def summarise(directory: Path) -> Json:
     """
     manifest, status = read_manifest(directory), read_status(directory)
     config = manifest["config"]
-    evaluations = EvaluationLog(directory / "evaluations.csv")
-    evaluations.update()
+    best, last = best_and_last(directory / "evaluations.csv")
     sample = sample_episodes(directory / "episodes.csv")
     return {
         "recipe": manifest.get("recipe"),
@@ -108,8 +109,8 @@ def summarise(directory: Path) -> Json:
         "seed": config.get("seed"),
         "step": status.get("step", 0),
         "total_steps": config.get("total_steps"),
-        "best_evaluation": evaluation_point(evaluations.best),
-        "last_evaluation": evaluation_point(evaluations.rows[-1] if evaluations.rows else None),
+        "best_evaluation": best,
+        "last_evaluation": last,
         "recent_return": sample.recent_return,
         "episodes": sample.episodes,
         "videos": len(video_names(directory)),
@@ -130,6 +131,21 @@ def evaluation_point(row: Mapping[str, float] | None) -> Json | None:
     return None if row is None else {name: row[name] for name in ("step", "mean_return")}
 
 
+def best_and_last(path: Path) -> tuple[Json | None, Json | None]:
+    """Return the best evaluation of evaluations.csv, the last of equals, and the last of all."""
+    header: list[str] | None = None
+    best = last = None
+    for lines in GrowingFile(path).read(restart=lambda: None):
+        if header is None:
+            header, lines = lines[0].decode("utf-8", "replace").split(","), lines[1:]
+        rows = parse_rows(lines, header, ("step", "mean_return"))
+        for step, mean_return in rows[np.isfinite(rows[:, 0])].tolist():
+            last = {"step": int(step), "mean_return": mean_return}
+            if math.isfinite(mean_return) and (best is None or mean_return >= best["mean_return"]):
+                best = last
+    return best, last
+
+
 class Sample(NamedTuple):
     """What a look at episodes.csv tells."""
 
@@ -141,7 +157,7 @@ class Sample(NamedTuple):
 def sample_episodes(path: Path) -> Sample:
     """Return how many episodes there are, how the last went, and a little curve.
 
-    A file of more than 64 KB is not read wholly: its end, and 40 samples of 1 KB.
+    A file of more than 64 KB is not read wholly: its end, and 40 samples of half a KB.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -149,22 +165,29 @@ def sample_episodes(path: Path) -> Sample:
         return Sample(0, None, [])
     try:
         size = os.fstat(descriptor).st_size
-        header, newline, _ = os.pread(descriptor, _SAMPLE, 0).partition(b"\n")
+        header, newline, _ = os.pread(descriptor, _HEADER, 0).partition(b"\n")
         names = header.decode("utf-8", "replace").split(",")
 
-        def rows(begin: int, length: int) -> Float64Array:
-            """Return episode and return of the whole lines in a piece of the file: [N, 2]."""
-            lines = os.pread(descriptor, length, begin).split(b"\n")[1:-1]
+        def lines(begin: int, length: int) -> list[bytes]:
+            """Return the whole lines in a piece of the file."""
+            return os.pread(descriptor, length, begin).split(b"\n")[1:-1]
+
+        def rows(lines: list[bytes]) -> Float64Array:
             return parse_rows(lines, names, ("episode", "episodic_return"))
 
         if size <= _SMALL_FILE:
             # From the line end of the header on, which is then no piece of a line.
-            last = rows(len(header), _SMALL_FILE) if newline else np.empty((0, 2))
+            last = rows(lines(len(header), _SMALL_FILE)) if newline else np.empty((0, 2))
             parts = np.array_split(last, min(_SPARKS, max(len(last), 1)))
         else:
-            last = rows(size - _END, _END)
+            last = rows(lines(size - _END, _END))
             places = np.linspace(len(header), size - _SAMPLE, _SPARKS).astype(int)
-            parts = [rows(place, _SAMPLE) for place in places.tolist()]
+            pieces = [lines(place, _SAMPLE) for place in places.tolist()]
+            together = rows([line for piece in pieces for line in piece])
+            if len(together) == sum(map(len, pieces)):
+                parts = np.split(together, np.cumsum([len(piece) for piece in pieces])[:-1])
+            else:  # some line is broken
+                parts = [rows(piece) for piece in pieces]
     finally:
         os.close(descriptor)
     episodes = int(last[-1, 0]) + 1 if len(last) and np.isfinite(last[-1, 0]) else 0
@@ -173,8 +196,8 @@ def sample_episodes(path: Path) -> Sample:
 
 
 def _finite_mean(values: Float64Array) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None
+    finite = [value for value in values.tolist() if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else None
 
 
 def state_of(directory: Path, status: Mapping[str, Any]) -> tuple[str, float]:
@@ -201,8 +224,8 @@ def _is_alive(pid: int, heartbeat: float) -> bool:
     """Tell whether the process runs that wrote `heartbeat`, and not a later one of its number."""
     try:
         process = psutil.Process(pid)
-        is_older = process.create_time() <= heartbeat + 1.0
-        return is_older and process.status() != psutil.STATUS_ZOMBIE
+        is_older = bool(process.create_time() <= heartbeat + 1.0)
+        return is_older and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no number of a process
         return False
     except psutil.AccessDenied:  # somebody else's, so it is there
