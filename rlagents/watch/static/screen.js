@@ -221,7 +221,7 @@ export class Screen extends EventTarget {
     }
     if (next === this.front) return;
     next.playbackRate = this.#rate;
-    next.currentTime = this.front.currentTime;
+    next.currentTime = this.#position;
     if (!this.front.paused) next.play().catch(() => {});
     await pictureOf(next);
     if (generation !== this.#generation || this.overlay !== method) return;
@@ -296,6 +296,14 @@ export class Screen extends EventTarget {
     this.dispatchEvent(new Event("state"));
   }
 
+  /**
+   * Return the time at which another video shows the same picture. A browser pauses with its clock
+   * up to a picture behind what it shows, so at rest the picture counts, not the clock.
+   */
+  get #position() {
+    return this.paused ? ((this.#wanted ?? this.frame) + 0.5) / this.fps : this.front.currentTime;
+  }
+
   #active() {
     return this.over.dataset.method ? [this.plain, this.over] : [this.plain];
   }
@@ -325,9 +333,7 @@ export class Screen extends EventTarget {
   #follow() {
     const back = this.front === this.plain ? this.over : this.plain;
     if (!this.#active().includes(back) || back.seeking || this.front.seeking) return;
-    if (Math.abs(back.currentTime - this.front.currentTime) > DRIFT_S) {
-      back.currentTime = this.front.currentTime;
-    }
+    if (Math.abs(back.currentTime - this.#position) > DRIFT_S) back.currentTime = this.#position;
     if (back.paused !== this.front.paused && !back.ended) {
       if (back.paused) back.play().catch(() => {});
       else back.pause();
@@ -350,9 +356,10 @@ export class Screen extends EventTarget {
       const half = Math.floor(room * 2) / 2;
       zoom = half > Math.floor(room) * WASTE ? half : Math.floor(room);
     }
+    const spare = zoom === room ? 1 : 0; // hides what rounding would leave at an edge
     for (const video of [this.plain, this.over]) {
-      video.style.width = `${Math.ceil((width * zoom) / ratio)}px`;
-      video.style.height = `${Math.ceil((height * zoom) / ratio)}px`;
+      video.style.width = `${Math.ceil((width * zoom) / ratio) + spare}px`;
+      video.style.height = `${Math.ceil((height * zoom) / ratio) + spare}px`;
       video.classList.toggle("smooth", zoom === room);
     }
     this.element.style.setProperty("--ratio", `${videoWidth} / ${videoHeight}`);
