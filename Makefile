@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A process for each core; a debugger needs PYTEST_OPTIONS='-n 0 --pdb'.
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+# A process for each core, eight at most since each loads torch. `PYTEST_OPTIONS='-n 0 --pdb'` debugs.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup browser demo test check format clean
 
