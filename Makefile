@@ -4,8 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, eight at most since each loads torch. `PYTEST_OPTIONS='-n 0 --pdb'` debugs.
+# Their OpenMP threads sleep while they wait, for where they spin the other processes' work stands still.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup browser demo test check format clean
 
 help:
 	@echo "make demo    train CartPole to solved, evaluate it, record a video"
@@ -22,17 +25,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
+browser:
+	@scripts/install_browser.sh
+
 demo: setup
 	@$(BIN)/python scripts/demo.py
 
-test: setup
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+test: setup browser
+	$(PYTEST) $(PYTEST_OPTIONS)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_types.py
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ from no_skips import (  # noqa: F401 - pytest finds its hooks here
 )
 
 from rlagents.cli import main
+from rlagents.cores import num_cores
 
 # Machines that train in the background are slow at times; that is no failure.
 settings.register_profile("rlagents", deadline=None)
@@ -39,6 +40,12 @@ TINY = (
     *("--checkpoint.keep", "2"),
     *("--recording.period-steps", "none"),
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Let `-n auto` be the cores that there are for us; xdist counts those of the whole machine."""
+    return num_cores()
 
 
 class Outcome(NamedTuple):
@@ -108,10 +115,11 @@ def read_rows() -> Callable[[Path], list[dict[str, str]]]:
 
 @pytest.fixture(autouse=True)
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what a test registers, and that a run has told this process to flush denormals."""
+    """Forget what a test registers, and what a run has told torch in this process."""
     from rlagents import agents
     from rlagents.envs import registry
 
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     monkeypatch.setattr(agents, "_registered", dict(agents._registered))
     torch.set_flush_denormal(False)
+    torch.set_num_threads(1)  # what tests compute is small, and `make test` uses all cores already

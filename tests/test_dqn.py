@@ -40,14 +40,6 @@ from rlagents.spaces import FrameStack
 from rlagents.types import Array, Metrics, Transition
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def _flush_denormal() -> Iterator[None]:
     torch.set_flush_denormal(True)  # as a run does; Adam is many times slower without

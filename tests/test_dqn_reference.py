@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,14 +149,6 @@ def keep_samples(agent: DQN, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple
 
     monkeypatch.setattr(agent._replay, "_draw", keeping)
     return kept
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -56,12 +55,8 @@ def num_parameters(module: nn.Module) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _same_weights_and_one_thread() -> Iterator[None]:
+def _same_weights() -> None:
     torch.manual_seed(7)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_nature_network_has_the_papers_number_of_parameters() -> None:

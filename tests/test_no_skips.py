@@ -32,6 +32,7 @@ def test_fails_as_expected():
 COLLECTED = "import pytest\npytest.importorskip('no_such_package')\n\ndef test_any():\n    pass\n"
 
 
+@pytest.mark.parametrize("workers", [[], ["-p", "xdist", "-n", "2"]], ids=["alone", "shared"])
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -43,14 +44,14 @@ COLLECTED = "import pytest\npytest.importorskip('no_such_package')\n\ndef test_a
     ],
 )
 def test_skips_are_failures_if_asked_for(
-    tmp_path: Path, options: list[str], expected: dict[str, int]
+    tmp_path: Path, options: list[str], expected: dict[str, int], workers: list[str]
 ) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_collected.py").write_text(COLLECTED)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "no_skips", "-p", "no:cacheprovider"]
     result = subprocess.run(
-        [*command, *options],
+        [*command, *workers, *options],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
