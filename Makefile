@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A process for each core, eight at most since each loads torch. `PYTEST_OPTIONS='-n 0 --pdb'` debugs.
-# Their OpenMP threads sleep while they wait, for where they spin the other processes' work stands still.
+# A process for each core, eight at most since each loads torch; PYTEST_OPTIONS='-n 0 --pdb' debugs.
+# Their OpenMP threads sleep while they wait: where they spin, the others' work stands still.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup browser demo test check format clean
