@@ -34,7 +34,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from rlagents.video import VideoWriter
+from rlagents.mp4 import Mp4Writer
+from rlagents.video import enlarge
 
 pytestmark = pytest.mark.slow
 
@@ -73,12 +74,12 @@ def write_video(
     total = sum(rewards)
     name = f"step-{step}-episode-0-return-{total:g}"
     for suffix in ("", ".gradient") if overlay else ("",):
-        with VideoWriter(run / "videos" / f".{name}.part", FPS, scale=2) as video:
+        with Mp4Writer(run / "videos" / f".{name}.part", FPS) as video:
             for frame in range(SKIP * num_steps + 1):
                 picture = np.full((100, 80, 3), grey_of(frame), np.uint8)
                 if suffix:
                     picture[70:] = (255, 0, 0)
-                video.add(picture)
+                video.add(enlarge(picture, 2))
             video.close(run / "videos" / f"{name}{suffix}.mp4")
     about = {
         "env_id": "pong",
