@@ -32,7 +32,8 @@ _FINGERPRINT = 64  # bytes before the place read up to, by which a replaced file
 _MOST_EVALUATIONS = 10_000
 _MOST_SERIES = 256
 _ENDS = (b"terminated", b"truncated")
-_CLOCK = ("step", "frames", "wall_time_s")
+_AXES = ("step", "wall_time_s")  # over which metrics are drawn
+_CLOCK = (*_AXES, "frames")
 
 
 class GrowingFile:
@@ -463,7 +464,7 @@ class MetricLog(Log):
             except (ValueError, TypeError, AttributeError, OverflowError):
                 self.broken += 1
                 continue
-            if "step" not in metrics or "wall_time_s" not in metrics:
+            if not metrics.keys() >= set(_AXES):
                 self.broken += 1
                 continue
             kinds.setdefault(tuple(metrics), []).append((number, values))
@@ -471,7 +472,10 @@ class MetricLog(Log):
         for names, entries in kinds.items():
             table = np.array([values for _, values in entries])
             numbers = np.array([number for number, _ in entries], dtype=np.float64)
-            clock = [table[:, names.index(name)] for name in ("step", "wall_time_s")]
+            known = np.isfinite(table[:, [names.index(name) for name in _AXES]]).all(axis=1)
+            self.broken += int(len(known) - known.sum())
+            table, numbers = table[known], numbers[known]
+            clock = [table[:, names.index(name)] for name in _AXES]
             for place, name in enumerate(names):
                 if name not in _CLOCK:
                     points = np.column_stack([numbers, *clock, table[:, place]])
