@@ -189,6 +189,18 @@ def test_a_link_out_of_the_folder_is_not_followed(browser: Browser, runs: Path) 
     assert browser.get("/api/run/link").status == 404
 
 
+def test_names_that_no_address_can_hold_cost_the_others_nothing(
+    browser: Browser, runs: Path
+) -> None:
+    run = fake_run(runs / "räd")
+    fake_video(run, f"{VIDEO}-é")
+    fake_video(run, f"{VIDEO}-\udcff")  # a byte that is no UTF-8
+    fake_run(runs / "bad-\udcff")
+    assert list(summaries_of(browser)) == ["räd"]
+    found = browser.get("/api/run/r%C3%A4d").json
+    assert [video["id"] for video in found["videos"]] == [f"{VIDEO}-é"]
+
+
 # --- the light look at episodes.csv ----------------------------------------
 
 

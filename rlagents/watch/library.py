@@ -35,6 +35,7 @@ from rlagents.watch.summaries import (
 )
 from rlagents.watch.videos import (
     NotFoundError,
+    can_be_asked_for,
     checked_file,
     describe_video,
     overlays_of,
@@ -113,7 +114,7 @@ class Library:
 
     @staticmethod
     def _is_run(entry: os.DirEntry[str]) -> bool:
-        if entry.name.startswith(".") or not entry.is_dir():
+        if not can_be_asked_for(entry.name) or not entry.is_dir():
             return False
         signs = ("config.json", "status.json", "episodes.csv")
         return any(os.path.isfile(os.path.join(entry.path, name)) for name in signs)

@@ -28,6 +28,18 @@ class NotFoundError(RLAgentsError):
     """What was asked for is not there (any more)."""
 
 
+def can_be_asked_for(name: str) -> bool:
+    """Tell whether a file or folder is shown: it has no dot in front, and its name is UTF-8.
+
+    No address can name any other, and a browser refuses to make one.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not name.startswith(".")
+
+
 def video_names(directory: Path) -> dict[str, str]:
     """Return the names of a run's finished videos by their ids: without overlays.
 
@@ -42,9 +54,9 @@ def video_names(directory: Path) -> dict[str, str]:
 
 
 def _names(directory: Path) -> list[str]:
-    """Return what is in the folder of videos, but for what is being written."""
+    """Return what is in the folder of videos, but for what is being written or has no address."""
     try:
-        return sorted(name for name in os.listdir(directory / "videos") if name[:1] != ".")
+        return sorted(filter(can_be_asked_for, os.listdir(directory / "videos")))
     except OSError:  # no such folder, or the run was deleted
         return []
 
