@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pydantic_core
 
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from rlagents.statistics import RECENT_EPISODES, Float64Array
+from rlagents.types import IntArray
 
 CAPACITY = 2048  # points of a curve that are kept as they are; beyond, bins
-WINDOW = 100  # training episodes in a running mean
 _BLOCK = 1 << 22  # bytes read at a time
 _LONGEST_LINE = 1 << 20
 _FINGERPRINT = 64  # bytes before the place read up to, by which a replaced file is found out
@@ -343,7 +341,7 @@ class EpisodeLog(TableLog):
         best, worst: the first episodes of the highest and of the lowest return.
         first_point: the first episode with a return above the lowest.
         curve: episodes, in bins.
-        mean: the mean return of the last `WINDOW` episodes at each one.
+        mean: the mean return of the last `RECENT_EPISODES` episodes at each one.
     """
 
     columns = ("episode", "step", "wall_time_s", "episodic_return", "episodic_length", "end")
@@ -363,7 +361,7 @@ class EpisodeLog(TableLog):
 
     @property
     def recent_return(self) -> float | None:
-        """Return the mean return of the last `WINDOW` episodes."""
+        """Return the mean return of the last `RECENT_EPISODES` episodes."""
         return float(self._recent.mean()) if len(self._recent) else None
 
     def _take_rows(self, rows: Float64Array) -> None:
@@ -379,11 +377,11 @@ class EpisodeLog(TableLog):
         known = len(self._recent)
         all_returns = np.concatenate([self._recent, returns])
         ends = np.arange(known, len(all_returns)) + 1
-        begins = np.maximum(ends - WINDOW, 0)
+        begins = np.maximum(ends - RECENT_EPISODES, 0)
         sums = np.concatenate([[0.0], np.cumsum(all_returns)])
         means = (sums[ends] - sums[begins]) / (ends - begins)
         self.mean.extend(rows[:, 1], rows[:, 2], means)
-        self._recent = all_returns[-WINDOW:]
+        self._recent = all_returns[-RECENT_EPISODES:]
 
     def _note_milestones(self, rows: Float64Array, returns: Float64Array) -> None:
         lowest, highest = _episode(rows[returns.argmin()]), _episode(rows[returns.argmax()])
