@@ -121,5 +121,5 @@ def _arrange(fields: tuple[_Field, ...], width: int) -> _Layout:
 
 
 def _number(value: float) -> str:
-    """Return the text of a return: whole where it is, else with two decimals."""
-    return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
+    """Return the text of a return, which may be no number: whole where it is, else two decimals."""
+    return f"{value:.0f}" if value.is_integer() else f"{value:.2f}"

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlagents.curves import GroupCurve, Statistic, band, group_curve, group_runs
-from rlagents.history import RECENT_EPISODES, Axis, History, What, read_history
+from rlagents.history import Axis, History, What, read_history
 from rlagents.output import check_name, check_writable, write_whole
+from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
 from rlagents.wording import duration
 

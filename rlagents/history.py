@@ -13,10 +13,8 @@ import numpy as np
 from rlagents.curves import running_mean
 from rlagents.errors import UsageError
 from rlagents.run import RunFolder
-from rlagents.statistics import Float64Array
+from rlagents.statistics import RECENT_EPISODES, Float64Array
 from rlagents.types import EvaluationRow
-
-RECENT_EPISODES = 100  # over which the return of training is averaged
 
 Axis = Literal["steps", "time"]
 What = Literal["training", "evaluation"]

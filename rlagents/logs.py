@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pydantic_core
 
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from rlagents.statistics import RECENT_EPISODES, Float64Array
+from rlagents.types import IntArray
 
 CAPACITY = 2048  # points of a curve that are kept as they are; beyond, bins
-WINDOW = 100  # training episodes in a running mean
 _BLOCK = 1 << 22  # bytes read at a time
 _LONGEST_LINE = 1 << 20
 _FINGERPRINT = 64  # bytes before the place read up to, by which a replaced file is found out
 _MOST_EVALUATIONS = 10_000
 _MOST_SERIES = 256
 _ENDS = (b"terminated", b"truncated")
-_CLOCK = ("step", "frames", "wall_time_s")
+_AXES = ("step", "wall_time_s")  # over which metrics are drawn
+_CLOCK = (*_AXES, "frames")
 
 
 class GrowingFile:
@@ -342,7 +341,7 @@ class EpisodeLog(TableLog):
         best, worst: the first episodes of the highest and of the lowest return.
         first_point: the first episode with a return above the lowest.
         curve: episodes, in bins.
-        mean: the mean return of the last `WINDOW` episodes at each one.
+        mean: the mean return of the last `RECENT_EPISODES` episodes at each one.
     """
 
     columns = ("episode", "step", "wall_time_s", "episodic_return", "episodic_length", "end")
@@ -362,7 +361,7 @@ class EpisodeLog(TableLog):
 
     @property
     def recent_return(self) -> float | None:
-        """Return the mean return of the last `WINDOW` episodes."""
+        """Return the mean return of the last `RECENT_EPISODES` episodes."""
         return float(self._recent.mean()) if len(self._recent) else None
 
     def _take_rows(self, rows: Float64Array) -> None:
@@ -378,11 +377,11 @@ class EpisodeLog(TableLog):
         known = len(self._recent)
         all_returns = np.concatenate([self._recent, returns])
         ends = np.arange(known, len(all_returns)) + 1
-        begins = np.maximum(ends - WINDOW, 0)
+        begins = np.maximum(ends - RECENT_EPISODES, 0)
         sums = np.concatenate([[0.0], np.cumsum(all_returns)])
         means = (sums[ends] - sums[begins]) / (ends - begins)
         self.mean.extend(rows[:, 1], rows[:, 2], means)
-        self._recent = all_returns[-WINDOW:]
+        self._recent = all_returns[-RECENT_EPISODES:]
 
     def _note_milestones(self, rows: Float64Array, returns: Float64Array) -> None:
         lowest, highest = _episode(rows[returns.argmin()]), _episode(rows[returns.argmax()])
@@ -463,7 +462,7 @@ class MetricLog(Log):
             except (ValueError, TypeError, AttributeError, OverflowError):
                 self.broken += 1
                 continue
-            if "step" not in metrics or "wall_time_s" not in metrics:
+            if not metrics.keys() >= set(_AXES):
                 self.broken += 1
                 continue
             kinds.setdefault(tuple(metrics), []).append((number, values))
@@ -471,7 +470,10 @@ class MetricLog(Log):
         for names, entries in kinds.items():
             table = np.array([values for _, values in entries])
             numbers = np.array([number for number, _ in entries], dtype=np.float64)
-            clock = [table[:, names.index(name)] for name in ("step", "wall_time_s")]
+            known = np.isfinite(table[:, [names.index(name) for name in _AXES]]).all(axis=1)
+            self.broken += int(len(known) - known.sum())
+            table, numbers = table[known], numbers[known]
+            clock = [table[:, names.index(name)] for name in _AXES]
             for place, name in enumerate(names):
                 if name not in _CLOCK:
                     points = np.column_stack([numbers, *clock, table[:, place]])

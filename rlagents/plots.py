@@ -22,8 +22,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from rlagents.curves import GroupCurve, resample
-from rlagents.history import RECENT_EPISODES, Axis, History, What
-from rlagents.statistics import Float64Array
+from rlagents.history import Axis, History, What
+from rlagents.statistics import RECENT_EPISODES, Float64Array
 
 # Okabe and Ito (2008), without the yellow: colour-blind eyes tell them apart, too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")

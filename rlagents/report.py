@@ -18,9 +18,10 @@ import jinja2
 from markupsafe import Markup
 
 from rlagents.errors import UsageError, did_you_mean
-from rlagents.history import RECENT_EPISODES, History, read_history
+from rlagents.history import History, read_history
 from rlagents.output import check_name, check_writable, write_whole
 from rlagents.run import RunFolder
+from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
 from rlagents.wording import duration, value_text
 

@@ -34,9 +34,9 @@ from rlagents.events import (
     RunStarted,
 )
 from rlagents.profile import Timer, no_timer
+from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import Array, Episode, Metrics, Transition
 
-RECENT_EPISODES = 100  # whose mean return is reported, and begins `late_period_steps`
 _PROGRESS_PERIOD_S = 0.5
 
 

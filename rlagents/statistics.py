@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+RECENT_EPISODES = 100  # of training, whose mean return is logged, shown and compared
 RESAMPLES = 2000
 Float64Array = npt.NDArray[np.float64]
 

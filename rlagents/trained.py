@@ -149,12 +149,13 @@ class TrainedAgent:
             the videos' paths.
         """
         config = self.config
-        evaluation = self._evaluate(found, policy, episodes, seed)
-        groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
-        about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
+        # First of all: what cannot be explained is refused before anything is played.
         explainers = {
             method: Explainer(policy, method, of=view.explain_of) for method in view.explain
         }
+        evaluation = self._evaluate(found, policy, episodes, seed)
+        groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
+        about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
         with contextlib.ExitStack() as stack:
             if explainers:
                 env = make_vector_env(find_env(config.env.id), config.env, 1)

@@ -87,6 +87,13 @@ def test_the_value_shown_is_that_of_the_chosen_action() -> None:
     assert np.array_equal(strip(caption, 480, moment()), strip(caption, 480, moment(values=other)))
 
 
+def test_a_return_that_is_no_number_is_shown_too() -> None:
+    caption = Caption(NAMES, 3, "action values")
+    texts = (float("nan"), float("inf"), 3.0, 3.25)
+    shown = {strip(caption, 480, moment(episodic_return=text)).tobytes() for text in texts}
+    assert len(shown) == 4
+
+
 def test_names_numbers_and_kinds_of_values_differ() -> None:
     kinds = [
         Caption(NAMES, 3, "action values"),

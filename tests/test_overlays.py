@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import rlagents
+from rlagents import trained
 from rlagents.envs import EnvConfig, find_env, make_player, make_vector_env, resolve_env_config
 from rlagents.errors import UsageError
 from rlagents.explain import METHODS, Explainer
@@ -194,7 +195,10 @@ def test_what_cannot_be_explained_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_vectors_cannot_be_explained(tiny_run: Any, cli: Cli, tmp_path: Path) -> None:
+def test_vectors_cannot_be_explained(
+    tiny_run: Any, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(trained, "play_episodes")  # nothing is played in vain
     outcome = cli("record", tiny_run.directory, "--output", tmp_path / "x.mp4", "--explain")
     assert outcome.code == 2
     assert "needs an agent that sees pictures" in outcome.err

@@ -189,6 +189,18 @@ def test_a_link_out_of_the_folder_is_not_followed(browser: Browser, runs: Path) 
     assert browser.get("/api/run/link").status == 404
 
 
+def test_names_that_no_address_can_hold_cost_the_others_nothing(
+    browser: Browser, runs: Path
+) -> None:
+    run = fake_run(runs / "räd")
+    fake_video(run, f"{VIDEO}-é")
+    fake_video(run, f"{VIDEO}-\udcff")  # a byte that is no UTF-8
+    fake_run(runs / "bad-\udcff")
+    assert list(summaries_of(browser)) == ["räd"]
+    found = browser.get("/api/run/r%C3%A4d").json
+    assert [video["id"] for video in found["videos"]] == [f"{VIDEO}-é"]
+
+
 # --- the light look at episodes.csv ----------------------------------------
 
 
@@ -531,6 +543,8 @@ def test_which_files_are_videos(browser: Browser, runs: Path) -> None:
     fake_video(run, "step-10-episode-1-return-0.5", step=10)
     fake_video(run, "training-step-30-episode-7-return-2", step=30, training=True)
     folder = run / "videos"
+    (folder / "training-step-40-episode-8-return-3.mp4").write_bytes(b"without a JSON")
+    fake_video(run, "tiled-step-200-episodes-4-return-9.5", tiles=[2, 2], episodes=[])
     (folder / f"{VIDEO}.gradient.mp4").write_bytes(b"overlay")
     (folder / f"{VIDEO}.perturbation.webm").write_bytes(b"of another format")
     (folder / f".{VIDEO}-77.part").write_bytes(b"half")
@@ -541,16 +555,22 @@ def test_which_files_are_videos(browser: Browser, runs: Path) -> None:
     assert list(found) == [
         "step-10-episode-1-return-0.5",
         "training-step-30-episode-7-return-2",
+        "training-step-40-episode-8-return-3",
         VIDEO,
+        "tiled-step-200-episodes-4-return-9.5",
         "step-300-episode-0-return-1",
     ]
     assert found[VIDEO]["overlays"] == [{"method": "gradient"}]
     training = found["training-step-30-episode-7-return-2"]
     assert (training["kind"], training["episode"], training["wall_time_s"]) == ("training", 7, None)
+    assert found["training-step-40-episode-8-return-3"]["kind"] == "training"
+    tiled = found["tiled-step-200-episodes-4-return-9.5"]
+    assert (tiled["kind"], tiled["step"], tiled["episode"]) == ("tiled", 200, None)
+    assert tiled["wall_time_s"] == found[VIDEO]["wall_time_s"]
     lonely = found["step-300-episode-0-return-1"]  # without a JSON: what its name says
     assert (lonely["step"], lonely["return"], lonely["mime"]) == (300, 1.0, "video/webm")
     assert lonely["num_frames"] is None
-    assert summaries_of(browser)["one"]["videos"] == 4
+    assert summaries_of(browser)["one"]["videos"] == 6
     overlay = f"/api/run/one/video/{VIDEO}/overlay"
     assert browser.get(f"{overlay}/gradient").body == b"overlay"
     missing = browser.get(f"{overlay}/grad-cam")

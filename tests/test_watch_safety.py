@@ -129,6 +129,7 @@ def test_nothing_can_be_changed(browser: Browser, method: str, path: str) -> Non
         {"origin": "null"},
         {"origin": "http://127.0.0.1:9999"},
         {"origin": "http://localhost:8420"},
+        {"origin": "http://[127.0.0.1:8420"},
     ],
 )
 def test_other_pages_cannot_make_it_work(runs: Path, headers: dict[str, str]) -> None:

@@ -20,8 +20,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from rlagents.curves import GRID_POINTS, band, group_runs, resample
 from rlagents.errors import UsageError
-from rlagents.logs import CAPACITY, Averages, EpisodePoint, Float64Array, RunLogs
+from rlagents.logs import CAPACITY, Averages, EpisodePoint, RunLogs
+from rlagents.statistics import Float64Array
 from rlagents.watch.summaries import (
     Json,
     evaluation_point,
@@ -35,6 +37,7 @@ from rlagents.watch.summaries import (
 )
 from rlagents.watch.videos import (
     NotFoundError,
+    can_be_asked_for,
     checked_file,
     describe_video,
     overlays_of,
@@ -47,7 +50,6 @@ _SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
 _MOST_COMPARED = 32
-_GRID = 400  # points of a group's curve
 
 _Value = TypeVar("_Value")
 
@@ -113,7 +115,7 @@ class Library:
 
     @staticmethod
     def _is_run(entry: os.DirEntry[str]) -> bool:
-        if entry.name.startswith(".") or not entry.is_dir():
+        if not can_be_asked_for(entry.name) or not entry.is_dir():
             return False
         signs = ("config.json", "status.json", "episodes.csv")
         return any(os.path.isfile(os.path.join(entry.path, name)) for name in signs)
@@ -313,8 +315,6 @@ class Library:
             NotFoundError: there is no such run.
             UsageError: one cannot be read, or there are too many.
         """
-        from rlagents.curves import band, group_runs, resample
-
         if not 1 <= len(run_ids) <= _MOST_COMPARED:
             raise UsageError(f"run: expected 1 to {_MOST_COMPARED} runs, got {len(run_ids)}.")
         configs = {}
@@ -413,10 +413,10 @@ class Library:
 
 
 def _grid(positions: Sequence[Float64Array], begin: float, end: float) -> Float64Array:
-    """Return where some run has a value, from `begin` to `end`; at most 400 of these places."""
+    """Return where some run has a value, from `begin` to `end`; at most `GRID_POINTS` of these."""
     places = np.unique(np.concatenate(positions))
     places = places[(places >= begin) & (places <= end)]
-    chosen = np.linspace(0, len(places) - 1, min(len(places), _GRID)).round().astype(int)
+    chosen = np.linspace(0, len(places) - 1, min(len(places), GRID_POINTS)).round().astype(int)
     return np.asarray(places[chosen])
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import psutil
 
 from rlagents.errors import UsageError
-from rlagents.logs import WINDOW, Float64Array, GrowingFile, parse_rows
+from rlagents.logs import GrowingFile, parse_rows
 from rlagents.run import RunFolder
+from rlagents.statistics import RECENT_EPISODES, Float64Array
 from rlagents.watch.videos import video_names
 
 Json = dict[str, Any]
@@ -27,7 +28,7 @@ Json = dict[str, Any]
 _SPARKS = 40  # points of the little curve
 _SMALL_FILE = 1 << 16  # bytes; a smaller episodes.csv is read wholly
 _SAMPLE = 1 << 9  # bytes of each sample, half a dozen episodes
-_END = 10_000  # bytes of its end, more than 100 episodes
+_END = 10_000  # bytes of its end, more than `RECENT_EPISODES`
 _HEADER = 1 << 10  # bytes in which its first line ends
 _LARGEST_CONFIG = 1 << 22
 _LOST_AFTER_S = 300.0  # without a sign of life of a process that cannot be looked at
@@ -192,7 +193,7 @@ def sample_episodes(path: Path) -> Sample:
         os.close(descriptor)
     episodes = int(last[-1, 0]) + 1 if len(last) and np.isfinite(last[-1, 0]) else 0
     spark = [mean for mean in (_finite_mean(part[:, 1]) for part in parts) if mean is not None]
-    return Sample(episodes, _finite_mean(last[-WINDOW:, 1]), spark)
+    return Sample(episodes, _finite_mean(last[-RECENT_EPISODES:, 1]), spark)
 
 
 def _finite_mean(values: Float64Array) -> float | None:

@@ -21,11 +21,23 @@ MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
 LARGEST_SIDECAR = 64 << 20
 _HEAD = 1 << 14  # bytes of a sidecar in which what is not a list of all steps stands
 _IN_HEAD = {"num_frames", "seed", "episodic_return", "episodic_length"}
-_NAME = re.compile(r"step-(\d+)-episode-(\d+)-return-([-+.\w]+)")
+_NAME = re.compile(r"(training-|tiled-)?step-(\d+)-episodes?-(\d+)-return-([-+.\w]+)")
 
 
 class NotFoundError(RLAgentsError):
     """What was asked for is not there (any more)."""
+
+
+def can_be_asked_for(name: str) -> bool:
+    """Tell whether a file or folder is shown: it has no dot in front, and its name is UTF-8.
+
+    No address can name any other, and a browser refuses to make one.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not name.startswith(".")
 
 
 def video_names(directory: Path) -> dict[str, str]:
@@ -42,9 +54,9 @@ def video_names(directory: Path) -> dict[str, str]:
 
 
 def _names(directory: Path) -> list[str]:
-    """Return what is in the folder of videos, but for what is being written."""
+    """Return what is in the folder of videos, but for what is being written or has no address."""
     try:
-        return sorted(name for name in os.listdir(directory / "videos") if name[:1] != ".")
+        return sorted(filter(can_be_asked_for, os.listdir(directory / "videos")))
     except OSError:  # no such folder, or the run was deleted
         return []
 
@@ -148,14 +160,16 @@ def describe_video(
     """
     stem, suffix = os.path.splitext(name)
     match = _NAME.search(stem)
-    step, episode = (int(match[1]), int(match[2])) if match else (header.get("step"), None)
-    is_training = header.get("training") is True
+    step, number = (int(match[2]), int(match[3])) if match else (header.get("step"), None)
+    prefix = match[1] if match else None
+    is_training = header.get("training") is True or prefix == "training-"
+    is_tiled = "tiles" in header or prefix == "tiled-"
     return {
         "id": stem,
-        "kind": "training" if is_training else "evaluation",
+        "kind": "training" if is_training else "tiled" if is_tiled else "evaluation",
         "step": header.get("step", step),
-        "episode": episode,
-        "return": header.get("episodic_return", _float(match[3]) if match else None),
+        "episode": None if is_tiled else number,  # of tiles it is how many there are
+        "return": header.get("episodic_return", _float(match[4]) if match else None),
         "length": header.get("episodic_length"),
         "frames_per_second": header.get("frames_per_second"),
         "num_frames": header.get("num_frames"),

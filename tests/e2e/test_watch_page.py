@@ -34,6 +34,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from rlagents.api import open_run
 from rlagents.film import overlay_path
 from rlagents.video import enlarge, open_writer
 
@@ -635,6 +636,26 @@ def test_overlay_is_switched_on_and_off_at_the_same_picture(folder: Folder, wind
     page.click(f"#videos li[data-video='{folder.early}'] button")
     wait_for_video(page, folder.early)
     expect(page.locator(".overlay-switch")).to_be_hidden()
+
+
+def test_tiles_and_parts_of_an_episode_are_shown(folder: Folder, window: Window) -> None:
+    run = open_run(folder.copy("cut", videos=False))
+    (tiles,) = run.record(2, tiled=True, seconds=0.2)
+    (part,) = run.record(from_second=0.1)
+    about = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
+    page = window.open(f"/run/cut#video={tiles.stem}")
+    wait_for_video(page, tiles.stem)
+    expect(page.locator("#watching-title")).to_contain_text("several at once")
+    expect(page.locator(".panel")).to_be_hidden()
+    page.goto("about:blank")
+    window.open("/run/cut")
+    wait_for_video(page, part.stem)  # of the two the one of an episode
+    facts = page.locator(".now dd")
+    first = about["first_step"]
+    assert first == 5  # at 50 frames a second, a step each
+    expect(facts.nth(0)).to_have_text(f"{first + 1} / {about['episodic_length']}")
+    expect(facts.nth(2)).to_have_text(f"{about['return_before'] + about['reward'][0]:g}")
+    shutil.rmtree(run.directory)
 
 
 def test_live_run_grows_while_it_is_open(folder: Folder, window: Window) -> None:

@@ -4,23 +4,25 @@
 export class Episode {
   /** @param {object} data the sidecar */
   constructor(data) {
-    this.frame = data.frame;
-    this.action = data.action;
-    this.reward = data.reward;
+    this.frame = data.frame ?? []; // of several games at once there is no one list of steps
+    this.action = data.action ?? [];
+    this.reward = data.reward ?? [];
     this.values = data.values ?? [];
+    this.firstStep = data.first_step ?? 0; // of a part of an episode
+    this.numSteps = data.episodic_length ?? this.frame.length;
     this.probabilities = data.values_are === "probabilities";
     this.names = data.action_names ?? null;
     this.framesPerSecond = data.frames_per_second;
     this.numFrames = data.num_frames;
     this.hasValues = this.values.some((values) => values !== null);
-    let sum = 0;
+    let sum = data.return_before ?? 0;
     this.returns = this.reward.map((reward) => (sum += reward));
     this.notable = notableSteps(this.reward);
     this.scale = this.probabilities ? { low: 0, high: 1 } : scaleOf(this.values);
     this.spread = spreadOf(this.values);
   }
 
-  /** Return how many steps there are. */
+  /** Return how many steps are shown. */
   get length() {
     return this.frame.length;
   }

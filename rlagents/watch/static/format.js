@@ -52,6 +52,7 @@ export function clock(seconds) {
 
 /** Return which of an evaluation's episodes a video shows; nothing for the first. */
 export function numberOf(video) {
+  if (video.kind === "tiled") return ", several at once";
   return video.episode ? `, episode ${count(video.episode)}` : "";
 }
 

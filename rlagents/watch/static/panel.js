@@ -75,7 +75,7 @@ export class Panel {
     if (!episode || step === this.#step || !episode.length) return;
     this.#step = step;
     const reward = episode.reward[step];
-    setText(this.step, `${count(step + 1)} / ${count(episode.length)}`);
+    setText(this.step, `${count(episode.firstStep + step + 1)} / ${count(episode.numSteps)}`);
     setText(this.reward, signed(reward, episode.notable.length > 0));
     setText(this.total, number(episode.returns[step], 2).replace("-", "−"));
     const sign = episode.notable.length === 0 ? 0 : Math.sign(reward);

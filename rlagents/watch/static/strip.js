@@ -71,9 +71,7 @@ export class Strip {
     const pen = this.canvas.getContext("2d");
     pen.scale(ratio, ratio);
     const x = (step) => (episode.frame[step] / Math.max(1, numFrames - 1)) * width;
-    this.label.textContent = episode.hasValues
-      ? episode.probabilities ? "probability of the action" : "value of the action"
-      : "return so far";
+    this.label.textContent = labelOf(episode);
     drawRewards(pen, episode, x, height);
     const line = episode.hasValues
       ? episode.frame.map((_, step) => episode.value(step))
@@ -83,13 +81,20 @@ export class Strip {
   }
 }
 
+/** Return what the line is of. */
+function labelOf(episode) {
+  if (episode.length === 0) return "";
+  if (!episode.hasValues) return "return so far";
+  return episode.probabilities ? "probability of the action" : "value of the action";
+}
+
 /** Draw each reward worth looking at as a bar in a lane at the bottom, up or down. */
 function drawRewards(pen, episode, x, height) {
   if (!episode.notable.length) return;
   const middle = height - LANE / 2;
   pen.fillStyle = colour("--line");
   pen.fillRect(0, middle - 0.5, x(episode.length - 1), 1);
-  const largest = Math.max(...episode.notable.map((step) => Math.abs(episode.reward[step])), 0);
+  const largest = episode.notable.reduce((most, step) => Math.max(most, Math.abs(episode.reward[step])), 0);
   for (const step of episode.notable) {
     const reward = episode.reward[step];
     const length = Math.max(3, (Math.abs(reward) / (largest || 1)) * (LANE / 2 - 1));
