@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pydantic_core
 
+from rlagents.plain import open_plain
+
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -58,8 +60,8 @@ class GrowingFile:
             restart: called first if the file is not the one read so far, which is then read anew.
         """
         try:
-            file = self._path.open("rb")
-        except OSError:  # not there yet, or deleted
+            file = open_plain(self._path)
+        except OSError:  # not there yet, or deleted, or no file
             if self._file_id is not None:
                 self._forget()
                 restart()

@@ -19,6 +19,7 @@ import psutil
 
 from rlagents.errors import UsageError
 from rlagents.logs import WINDOW, Float64Array, GrowingFile, parse_rows
+from rlagents.plain import open_plain
 from rlagents.run import RunFolder
 from rlagents.watch.videos import video_names
 
@@ -160,10 +161,11 @@ def sample_episodes(path: Path) -> Sample:
     A file of more than 64 KB is not read wholly: its end, and 40 samples of half a KB.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        file = open_plain(path)
     except OSError:
         return Sample(0, None, [])
-    try:
+    with file:
+        descriptor = file.fileno()
         size = os.fstat(descriptor).st_size
         header, newline, _ = os.pread(descriptor, _HEADER, 0).partition(b"\n")
         names = header.decode("utf-8", "replace").split(",")
@@ -188,8 +190,6 @@ def sample_episodes(path: Path) -> Sample:
                 parts = np.split(together, np.cumsum([len(piece) for piece in pieces])[:-1])
             else:  # some line is broken
                 parts = [rows(piece) for piece in pieces]
-    finally:
-        os.close(descriptor)
     episodes = int(last[-1, 0]) + 1 if len(last) and np.isfinite(last[-1, 0]) else 0
     spark = [mean for mean in (_finite_mean(part[:, 1]) for part in parts) if mean is not None]
     return Sample(episodes, _finite_mean(last[-WINDOW:, 1]), spark)
