@@ -189,6 +189,13 @@ def test_a_link_out_of_the_folder_is_not_followed(browser: Browser, runs: Path) 
     assert browser.get("/api/run/link").status == 404
 
 
+def test_a_link_to_itself_hides_no_run(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "one")
+    (runs / "loop").symlink_to("loop")
+    assert list(summaries_of(browser)) == ["one"]
+    assert browser.get("/api/run/one").status == 200
+
+
 # --- the light look at episodes.csv ----------------------------------------
 
 

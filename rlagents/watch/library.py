@@ -113,7 +113,8 @@ class Library:
 
     @staticmethod
     def _is_run(entry: os.DirEntry[str]) -> bool:
-        if entry.name.startswith(".") or not entry.is_dir():
+        # Not entry.is_dir(), which raises for a link that leads to itself.
+        if entry.name.startswith(".") or not os.path.isdir(entry.path):
             return False
         signs = ("config.json", "status.json", "episodes.csv")
         return any(os.path.isfile(os.path.join(entry.path, name)) for name in signs)
