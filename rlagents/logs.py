@@ -10,6 +10,7 @@ Lines of metrics.jsonl are parsed by pydantic's JSON parser, in a fifth of the t
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -34,6 +35,7 @@ _FINGERPRINT = 64  # bytes before the place read up to, by which a replaced file
 _MOST_EVALUATIONS = 10_000
 _MOST_SERIES = 256
 _ENDS = (b"terminated", b"truncated")
+_PLACE = ("step", "wall_time_s")  # where on a curve a line stands
 _CLOCK = ("step", "frames", "wall_time_s")
 
 
@@ -465,7 +467,7 @@ class MetricLog(Log):
             except (ValueError, TypeError, AttributeError, OverflowError):
                 self.broken += 1
                 continue
-            if "step" not in metrics or "wall_time_s" not in metrics:
+            if not all(math.isfinite(_number(metrics.get(name))) for name in _PLACE):
                 self.broken += 1
                 continue
             kinds.setdefault(tuple(metrics), []).append((number, values))
@@ -473,7 +475,7 @@ class MetricLog(Log):
         for names, entries in kinds.items():
             table = np.array([values for _, values in entries])
             numbers = np.array([number for number, _ in entries], dtype=np.float64)
-            clock = [table[:, names.index(name)] for name in ("step", "wall_time_s")]
+            clock = [table[:, names.index(name)] for name in _PLACE]
             for place, name in enumerate(names):
                 if name not in _CLOCK:
                     points = np.column_stack([numbers, *clock, table[:, place]])
