@@ -33,6 +33,7 @@ from rlagents.watch.summaries import (
     summarise,
     unreadable,
 )
+from rlagents.watch.values import text
 from rlagents.watch.videos import (
     NotFoundError,
     checked_file,
@@ -48,6 +49,8 @@ _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
 _MOST_COMPARED = 32
 _GRID = 400  # points of a group's curve
+
+_LARGEST = 2.0**53  # no larger whole number is exact
 
 _Value = TypeVar("_Value")
 
@@ -147,12 +150,16 @@ class Library:
         return sorted(summaries, key=lambda summary: (-summary["updated"], summary["id"]))
 
     def _summary(self, run_id: str) -> Json:
+        if text(run_id) != run_id:
+            shown = run_id.encode("utf-8", "backslashreplace").decode("utf-8")
+            problem = "The name of its folder is no text in UTF-8; rename it."
+            return {"id": shown, "updated": 0.0} | unreadable(problem)
         try:
             directory = self._directory(run_id)
             status = read_status(directory)
             key = (directory, signature(directory))
             found = self._summaries.get(key, lambda: summarise(directory))
-        except (NotFoundError, UsageError) as error:
+        except (NotFoundError, UsageError, OSError) as error:
             changed = file_signature(self._root / run_id / "config.json")
             updated = changed[2] / 1e9 if changed else 0.0
             return {"id": run_id, "updated": updated} | unreadable(str(error))
@@ -195,11 +202,11 @@ class Library:
             "config": manifest["config"],
             "versions": manifest["versions"],
             "hardware": manifest.get("hardware", {}),
-            "git_commit": manifest.get("git_commit"),
+            "git_commit": text(manifest.get("git_commit")),
             "threads": manifest["threads"],
             "reproducible": manifest["reproducible"],
             "action_names": _action_names(headers.values()),
-            "error": status.get("error"),
+            "error": text(status.get("error")),
             "evaluations": evaluations,
             "videos": _videos(directory, headers, evaluations),
             "milestones": milestones,
@@ -329,7 +336,7 @@ class Library:
                 notes.append(f"{run_id} has no {what} returns yet.")
                 continue
             lines[run_id] = line
-            configs[run_id] = {**manifest["config"], "recipe": manifest.get("recipe")}
+            configs[run_id] = {**manifest["config"], "recipe": text(manifest.get("recipe"))}
         groups = []
         for group in group_runs(configs):
             members = [lines[run_id] for run_id in group.runs]
@@ -431,7 +438,7 @@ def _curve(series: Averages, points: int, name: str) -> Json:
     """Return the lists of a curve; null where there is no finite value."""
     step, wall_time_s, value = series.curve(points)
     return {
-        "step": np.round(step).astype(np.int64).tolist(),
+        "step": np.clip(np.round(step), -_LARGEST, _LARGEST).astype(np.int64).tolist(),
         "wall_time_s": np.round(wall_time_s, 3).tolist(),
         name: value.tolist(),
     }
@@ -441,7 +448,7 @@ def _action_names(headers: Iterable[Json | None]) -> list[str] | None:
     """Return what the actions are called, of the first video that says so."""
     for header in headers:
         names = (header or {}).get("action_names")
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and all(text(name) == name for name in names):
             return names
     return None
 
