@@ -496,6 +496,14 @@ def test_groups_that_cannot_be_shown(
     assert says in answer.error
 
 
+def test_a_page_for_so_many_runs_at_most(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "a")
+    assert browser.get("/compare?" + "&".join(["run=a"] * 32)).status == 200
+    answer = browser.get("/compare?" + "&".join(["run=a"] * 33))
+    assert answer.status == 400
+    assert b"at most 32 runs, got 33" in answer.body
+
+
 # --- videos ----------------------------------------
 
 

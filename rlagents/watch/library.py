@@ -47,7 +47,7 @@ from rlagents.watch.videos import (
 _SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
-_MOST_COMPARED = 32
+MOST_COMPARED = 32
 _GRID = 400  # points of a group's curve
 
 _LARGEST = 2.0**53  # no larger whole number is exact
@@ -323,8 +323,8 @@ class Library:
         """
         from rlagents.curves import band, group_runs, resample
 
-        if not 1 <= len(run_ids) <= _MOST_COMPARED:
-            raise UsageError(f"run: expected 1 to {_MOST_COMPARED} runs, got {len(run_ids)}.")
+        if not 1 <= len(run_ids) <= MOST_COMPARED:
+            raise UsageError(f"run: expected 1 to {MOST_COMPARED} runs, got {len(run_ids)}.")
         configs = {}
         lines = {}
         notes = []
