@@ -10,6 +10,7 @@ Lines of metrics.jsonl are parsed by pydantic's JSON parser, in a fifth of the t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from abc import ABC, abstractmethod
@@ -68,7 +69,7 @@ class GrowingFile:
                 self._forget()
                 restart()
             return
-        with file:
+        with file, contextlib.suppress(OSError):  # of a disk that fails; what was read counts
             about = os.fstat(file.fileno())
             file_id = (about.st_dev, about.st_ino)
             if self._file_id != file_id or not self._goes_on(file.fileno()):

@@ -31,7 +31,10 @@ def read_plain(path: Path) -> str:
         UnicodeDecodeError: it is no UTF-8.
     """
     with open_plain(path) as file:
-        return file.read().decode("utf-8")
+        content: bytes | None = file.read()
+    if content is None:  # a file of the system's that would have been waited for
+        raise OSError("it has nothing to be read")
+    return content.decode("utf-8")
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from watch_tools import fake_run
 
 from rlagents.errors import UsageError
 from rlagents.history import read_history
-from rlagents.logs import RunLogs
+from rlagents.logs import GrowingFile, RunLogs
 from rlagents.plain import open_plain, read_plain
 from rlagents.watch.library import Library
 
@@ -44,6 +45,33 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     for path in (pipe, tmp_path, tmp_path / "none", Path(os.devnull)):
         with pytest.raises(OSError, match=r"no plain file|directory"):
             open_plain(path)
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails: nothing comes, or an error."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def fileno(self) -> int:
+        return 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self._kind == "error":
+            raise OSError("input/output error")
+        return None  # type: ignore[return-value] - of files that would be waited for
+
+
+@pytest.mark.parametrize("kind", ["error", "nothing"])
+def test_a_file_that_cannot_be_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("rlagents.plain.open_plain", lambda path: Failing(kind))
+    monkeypatch.setattr("rlagents.logs.open_plain", lambda path: Failing(kind))
+    with pytest.raises(OSError, match=r"error|nothing"):
+        read_plain(tmp_path / "x")
+    assert list(GrowingFile(tmp_path / "x").read(lambda: None)) == []
 
 
 @pytest.mark.parametrize(
