@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TextIO, TypeVar, get_type_hints
 
 import numpy as np
 
 from rlagents.errors import UsageError, did_you_mean
+from rlagents.plain import open_plain, read_plain
 from rlagents.pretrained import pretrained_names
 from rlagents.types import Array, Episode, EvaluationRow
 
@@ -138,8 +140,8 @@ class RunFolder:
         """
         path = self.directory / "config.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            manifest = json.loads(read_plain(path))
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} cannot be read: {error}.") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise UsageError(f"{path} was not written by this version of rlagents.")
@@ -157,7 +159,7 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """Return status.json, {} if there is none yet."""
         path = self.directory / "status.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        return dict(json.loads(read_plain(path))) if path.exists() else {}
 
     def episodes(self) -> Iterator[Episode]:
         """Yield the rows of episodes.csv, without one that a kill or a full disk cut off.
@@ -181,7 +183,7 @@ def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
     if not path.exists():
         return
     types = get_type_hints(kind)
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with _open_rows(path) as file:
         header = next(file, "").rstrip("\n").split(",")
         for number, line in enumerate(file, start=2):
             fields = line.rstrip("\n").split(",")
@@ -196,6 +198,13 @@ def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
                     "Delete that line, or leave the run out."
                 ) from None
             yield kind(*values)
+
+
+def _open_rows(path: Path) -> TextIO:
+    try:
+        return io.TextIOWrapper(open_plain(path), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None
 
 
 class ActionLog:

@@ -196,9 +196,18 @@ def test_names_that_no_address_can_hold_cost_the_others_nothing(
     fake_video(run, f"{VIDEO}-é")
     fake_video(run, f"{VIDEO}-\udcff")  # a byte that is no UTF-8
     fake_run(runs / "bad-\udcff")
-    assert list(summaries_of(browser)) == ["räd"]
+    summaries = summaries_of(browser)
+    assert summaries["räd"]["problem"] is None
+    assert "rename it" in summaries["bad-\\udcff"]["problem"]
     found = browser.get("/api/run/r%C3%A4d").json
     assert [video["id"] for video in found["videos"]] == [f"{VIDEO}-é"]
+
+
+def test_a_link_to_itself_hides_no_run(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "one")
+    (runs / "loop").symlink_to("loop")
+    assert list(summaries_of(browser)) == ["one"]
+    assert browser.get("/api/run/one").status == 200
 
 
 # --- the light look at episodes.csv ----------------------------------------
@@ -499,6 +508,14 @@ def test_groups_that_cannot_be_shown(
     answer = browser.get(f"/api/curves?{query}")
     assert answer.status == status
     assert says in answer.error
+
+
+def test_a_page_for_so_many_runs_at_most(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "a")
+    assert browser.get("/compare?" + "&".join(["run=a"] * 32)).status == 200
+    answer = browser.get("/compare?" + "&".join(["run=a"] * 33))
+    assert answer.status == 400
+    assert b"at most 32 runs, got 33" in answer.body
 
 
 # --- videos ----------------------------------------

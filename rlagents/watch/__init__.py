@@ -76,7 +76,11 @@ def serve(
     app = create_app(runs_dir, token=token, allow_import=allow_import, allowed_hosts=allowed)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            ws="none",  # whatever is installed: nothing here is asked in that way
         )
     )
     address = _url_host(host or _LOCAL_HOST)

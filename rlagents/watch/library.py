@@ -35,6 +35,7 @@ from rlagents.watch.summaries import (
     summarise,
     unreadable,
 )
+from rlagents.watch.values import text
 from rlagents.watch.videos import (
     NotFoundError,
     can_be_asked_for,
@@ -49,7 +50,9 @@ from rlagents.watch.videos import (
 _SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
-_MOST_COMPARED = 32
+MOST_COMPARED = 32
+
+_LARGEST = 2.0**53  # no larger whole number is exact
 
 _Value = TypeVar("_Value")
 
@@ -115,7 +118,8 @@ class Library:
 
     @staticmethod
     def _is_run(entry: os.DirEntry[str]) -> bool:
-        if not can_be_asked_for(entry.name) or not entry.is_dir():
+        # Not entry.is_dir(), which raises for a link that leads to itself.
+        if entry.name.startswith(".") or not os.path.isdir(entry.path):
             return False
         signs = ("config.json", "status.json", "episodes.csv")
         return any(os.path.isfile(os.path.join(entry.path, name)) for name in signs)
@@ -148,12 +152,16 @@ class Library:
         return sorted(summaries, key=lambda summary: (-summary["updated"], summary["id"]))
 
     def _summary(self, run_id: str) -> Json:
+        if not can_be_asked_for(run_id):
+            shown = run_id.encode("utf-8", "backslashreplace").decode("utf-8")
+            problem = "The name of its folder is no text in UTF-8; rename it."
+            return {"id": shown, "updated": 0.0} | unreadable(problem)
         try:
             directory = self._directory(run_id)
             status = read_status(directory)
             key = (directory, signature(directory))
             found = self._summaries.get(key, lambda: summarise(directory))
-        except (NotFoundError, UsageError) as error:
+        except (NotFoundError, UsageError, OSError) as error:
             changed = file_signature(self._root / run_id / "config.json")
             updated = changed[2] / 1e9 if changed else 0.0
             return {"id": run_id, "updated": updated} | unreadable(str(error))
@@ -196,11 +204,11 @@ class Library:
             "config": manifest["config"],
             "versions": manifest["versions"],
             "hardware": manifest.get("hardware", {}),
-            "git_commit": manifest.get("git_commit"),
+            "git_commit": text(manifest.get("git_commit")),
             "threads": manifest["threads"],
             "reproducible": manifest["reproducible"],
             "action_names": _action_names(headers.values()),
-            "error": status.get("error"),
+            "error": text(status.get("error")),
             "evaluations": evaluations,
             "videos": _videos(directory, headers, evaluations),
             "milestones": milestones,
@@ -315,8 +323,8 @@ class Library:
             NotFoundError: there is no such run.
             UsageError: one cannot be read, or there are too many.
         """
-        if not 1 <= len(run_ids) <= _MOST_COMPARED:
-            raise UsageError(f"run: expected 1 to {_MOST_COMPARED} runs, got {len(run_ids)}.")
+        if not 1 <= len(run_ids) <= MOST_COMPARED:
+            raise UsageError(f"run: expected 1 to {MOST_COMPARED} runs, got {len(run_ids)}.")
         configs = {}
         lines = {}
         notes = []
@@ -328,7 +336,7 @@ class Library:
                 notes.append(f"{run_id} has no {what} returns yet.")
                 continue
             lines[run_id] = line
-            configs[run_id] = {**manifest["config"], "recipe": manifest.get("recipe")}
+            configs[run_id] = {**manifest["config"], "recipe": text(manifest.get("recipe"))}
         groups = []
         for group in group_runs(configs):
             members = [lines[run_id] for run_id in group.runs]
@@ -430,7 +438,7 @@ def _curve(series: Averages, points: int, name: str) -> Json:
     """Return the lists of a curve; null where there is no finite value."""
     step, wall_time_s, value = series.curve(points)
     return {
-        "step": np.round(step).astype(np.int64).tolist(),
+        "step": np.clip(np.round(step), -_LARGEST, _LARGEST).astype(np.int64).tolist(),
         "wall_time_s": np.round(wall_time_s, 3).tolist(),
         name: value.tolist(),
     }
@@ -440,7 +448,7 @@ def _action_names(headers: Iterable[Json | None]) -> list[str] | None:
     """Return what the actions are called, of the first video that says so."""
     for header in headers:
         names = (header or {}).get("action_names")
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and all(text(name) == name for name in names):
             return names
     return None
 
