@@ -2,7 +2,8 @@
 
 The server stays responsive, and never imports torch or an environment. As a program,
 `python -m rlagents.watch.rebuild RUN EPISODE OUTPUT` writes the video and prints lines of JSON:
-`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end.
+`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end. OUTPUT ends in .mp4; where this
+machine makes WebM instead, so does the path.
 """
 
 from __future__ import annotations
@@ -243,6 +244,7 @@ def main(arguments: Sequence[str]) -> int:
     """Rebuild an episode in this process; the program that the server starts."""
     run, episode, output = arguments
     from rlagents.api import open_run
+    from rlagents.video import video_suffix
 
     def say(value: Json) -> None:
         # When the server is gone, so is the pipe, and this process ends.
@@ -250,7 +252,9 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         path = open_run(run).record_training_episode(
-            int(episode), output=output, progress=printer(say)
+            int(episode),
+            output=Path(output).with_suffix(video_suffix()),
+            progress=printer(say),
         )
     except RLAgentsError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
