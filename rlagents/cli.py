@@ -225,7 +225,7 @@ def _make_parser() -> _Parser:
         "--token",
         default=argparse.SUPPRESS,
         metavar="T",
-        help="what a browser must show: 16 or more letters, digits, - and _ (default: none)",
+        help="what a browser must show: 16 to 200 letters, digits, - and _ (default: none)",
     )
     watch.add_argument(
         "--open",
@@ -295,7 +295,7 @@ def _make_parser() -> _Parser:
         metavar="ID|none",
         help="which video goes in, at most 25 MB: its name in the run's videos folder without "
         "the ending, or none (default: the newest of the best evaluation, else of the last one "
-        "recorded)",
+        "recorded, else of training)",
     )
 
     listing = verb("list", "show what there is")

@@ -2,7 +2,8 @@
 
 The server stays responsive, and never imports torch or an environment. As a program,
 `python -m rlagents.watch.rebuild RUN EPISODE OUTPUT` writes the video and prints lines of JSON:
-`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end.
+`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end. OUTPUT ends in .mp4; where this
+machine makes WebM instead, so does the path.
 """
 
 from __future__ import annotations
@@ -288,7 +289,9 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         path = open_run(run).record_training_episode(
-            int(episode), output=Path(output).with_suffix(video_suffix()), progress=printer(say)
+            int(episode),
+            output=Path(output).with_suffix(video_suffix()),
+            progress=printer(say),
         )
     except RLAgentsError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
