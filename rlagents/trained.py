@@ -15,11 +15,12 @@ from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
-from rlagents.envs import Player, VectorEnv, find_env, make_eval_env, make_player
+from rlagents.envs import EnvSpec, Player, VectorEnv, find_env, make_eval_env, make_player
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, num_eval_envs, play_episodes
 from rlagents.recording import record_evaluation
 from rlagents.spaces import rebuild_space
+from rlagents.trust import require_trust
 
 
 class TrainedAgent:
@@ -29,18 +30,36 @@ class TrainedAgent:
         directory: the folder that it lies in.
         manifest: what describes it, with a run's `config`, spaces, `threads` and `reproducible`.
         source: what to call the manifest's file in an error.
+        allow_import: whether its environment may be code that this user has not trained with here.
 
     Raises:
         UsageError: the config is none that this version takes.
     """
 
-    def __init__(self, directory: Path, manifest: Mapping[str, Any], source: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Mapping[str, Any],
+        source: Path,
+        *,
+        allow_import: bool = False,
+    ) -> None:
         self.directory = directory
+        self._allow_import = allow_import
         self.config = build_config(manifest["config"], {}, str(source))
         self._manifest = manifest
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
+
+    def _find_env(self) -> EnvSpec:
+        """Return the environment to play it in, which may import code.
+
+        Raises:
+            UsageError: it would, and nobody has allowed that.
+        """
+        require_trust(self._manifest, self.directory, allow_import=self._allow_import)
+        return find_env(self.config.env.id)
 
     def _load(self, weights: Path, device: str) -> Policy:
         """Return the policy that an agent has saved in the folder `weights`.
@@ -79,7 +98,7 @@ class TrainedAgent:
         if seed < 0:
             raise UsageError(f"--seed: expected 0 or more, got {seed}.")
         number = num_eval_envs(count, self.config.env.num_envs)
-        env = make_eval_env(find_env(self.config.env.id), self.config.env, number)
+        env = make_eval_env(self._find_env(), self.config.env, number)
         with playing(env, self.config.env.id):
             played = play_episodes(
                 policy,
@@ -121,7 +140,7 @@ class TrainedAgent:
         """
         config = self.config
         evaluation = self._evaluate(found, policy, episodes, seed)
-        player = make_player(find_env(config.env.id), config.env)
+        player = make_player(self._find_env(), config.env)
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
         with playing(player, config.env.id):
             return [

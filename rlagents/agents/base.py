@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -76,6 +77,8 @@ class Agent(Protocol):
     Config: ClassVar[type[Table]]
     NetworkConfig: ClassVar[type[Table] | None] = None
     ReplayConfig: ClassVar[type[Table] | None] = None
+    # Keys of `[agent]` that decide what the network looks like or what its outputs mean.
+    network_keys: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_config(
@@ -162,8 +165,26 @@ class Agent(Protocol):
     def policy(self) -> Policy:
         """Return a copy of the policy to evaluate, which shares nothing with the agent."""
 
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the weights that another run plays with: its `network.safetensors`.
+
+        Args:
+            weights: by name.
+            table: that run's `[agent]`.
+
+        Raises:
+            ValueError: they do not fit, or would mean something else here.
+            UsageError: this agent cannot begin with weights at all.
+        """
+        raise UsageError(
+            f"--init-from: {type(self).__name__} has no take_weights; see docs/your-own-agent.md."
+        )
+
     def save(self, directory: Path, *, experience: bool = True) -> None:
-        """Write everything that learning depends on; stored experience only if asked for."""
+        """Write everything that learning depends on; stored experience only if asked for.
+
+        What plays goes to `network.safetensors`.
+        """
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote.

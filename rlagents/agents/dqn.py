@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -53,6 +53,7 @@ from rlagents import seeding
 from rlagents.agents import storage
 from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
 from rlagents.agents.optimizers import CenteredRMSprop
+from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
     CategoricalQNetwork,
@@ -246,6 +247,7 @@ class DQN(Agent):
     Config: ClassVar[type[Table]] = DQNConfig
     NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
     ReplayConfig: ClassVar[type[Table] | None] = ReplayConfig
+    network_keys: ClassVar[tuple[str, ...]] = ("loss", "num_atoms", "value_min", "value_max")
 
     def __init__(
         self,
@@ -619,6 +621,16 @@ class DQN(Agent):
         """Return a greedy copy."""
         self._wait_for_learner()
         return Policy(copy.deepcopy(self._playing), "action values", self._device)
+
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the weights that another run plays with, in every network."""
+        if self._config.loss == "categorical" == table.get("loss"):
+            for key in ("value_min", "value_max"):
+                there, here = table.get(key), getattr(self._config, key)
+                if there != here:
+                    raise ValueError(f"{key} is {there} there and {here} here")
+        for network in (self._network, self._target, self._playing, self._acting):
+            take_over(network, weights)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:
         """Write networks, optimizer, counters and generators, and replay if asked for.

@@ -27,6 +27,7 @@ many more updates, as a game of Pong has 21 points or more.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -35,10 +36,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
+from torch import Tensor
 
 from rlagents import seeding
 from rlagents.agents import storage
 from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
     NetworkConfig,
@@ -119,6 +122,7 @@ class Reinforce(Agent):
 
     Config: ClassVar[type[Table]] = ReinforceConfig
     NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
+    network_keys: ClassVar[tuple[str, ...]] = ("baseline",)
 
     def __init__(
         self,
@@ -320,6 +324,10 @@ class Reinforce(Agent):
     def policy(self) -> Policy:
         """Return a copy."""
         return Policy(copy.deepcopy(self._network), "probabilities", self._device)
+
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the policy of another run and, if there is one, its baseline."""
+        take_over(self._network, weights)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:
         """Write network, optimizer and generator, and the episodes at hand if asked for."""
