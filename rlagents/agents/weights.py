@@ -14,7 +14,7 @@ def take_over(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         ValueError: they do not fit; the first tensor that does not is named, with both shapes.
     """
     own = network.state_dict()
-    for name in [*own, *(name for name in tensors if name not in own)]:
+    for name in [*own, *sorted(set(tensors) - set(own))]:
         here, there = own.get(name), tensors.get(name)
         if here is None or there is None or here.shape != there.shape:
             raise ValueError(f"{name} is {_shape(there)} there and {_shape(here)} here")
