@@ -28,6 +28,7 @@ from rlagents.envs import (
 )
 from rlagents.errors import RLAgentsError, RunFailedError, StoppedError, UsageError
 from rlagents.events import Event, Observer, RunEnded
+from rlagents.faults import write_fault
 from rlagents.initial import Donor, find_donor, give_weights
 from rlagents.lock import RunLock
 from rlagents.observers.checkpoints import CheckpointObserver
@@ -37,7 +38,7 @@ from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.profile import Profile, Timer, as_dict, no_timer, table
 from rlagents.run import RunFolder, write_json
-from rlagents.runner import Runner, has_reached
+from rlagents.runner import DivergedError, Runner, has_reached
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
 from rlagents.types import Footprint
@@ -400,6 +401,14 @@ def _close_quietly(observer: Observer, console: ConsoleObserver) -> None:
             console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
 
 
+def _keep_fault(folder: RunFolder, error: DivergedError, config: RunConfig) -> str:
+    """Write down what made learning diverge; return where it is and what to try, in words."""
+    try:
+        return write_fault(folder.directory, error.fault, error.step, config)
+    except OSError as problem:
+        return f"Its batch could not be kept ({problem})."
+
+
 def _report(
     seconds: Mapping[str, float],
     folder: RunFolder,
@@ -440,6 +449,7 @@ def _run(
                 config,
                 lambda: make_player(spec, config.env),
                 reproducible=reproducible,
+                should_stop=stop,
             )
         )
     timer: Timer = parts.profile or no_timer
@@ -473,6 +483,8 @@ def _run(
             for observer in optional.copy():
                 try:
                     show(event, observer)
+                except StoppedError as stopped:
+                    console.say(str(stopped))
                 except Exception as error:  # whatever it is, the run is worth more
                     optional.remove(observer)
                     name = type(observer).__name__
@@ -485,8 +497,13 @@ def _run(
     except Exception as error:
         if first_step is None and isinstance(error, UsageError | StoppedError):
             raise  # before anything began
+        reason = f"The run failed: {error!r}."
+        if isinstance(error, RLAgentsError):
+            reason = str(error)
+        if isinstance(error, DivergedError):
+            reason += " " + _keep_fault(folder, error, config)
         with contextlib.suppress(OSError):  # a full disk may be the very reason
-            folder.write_status("failed", step, error=str(error))
+            folder.write_status("failed", step, error=reason)
         last = store.index().get("last")
         kept = (
             f"The last checkpoint is {folder.checkpoints / last}; go on from it with: rlagents "
@@ -494,9 +511,7 @@ def _run(
             if last
             else f"There was no checkpoint yet; what there is, is in {folder.directory}"
         )
-        if isinstance(error, RLAgentsError):
-            raise RunFailedError(f"{error} {kept}") from error
-        raise RunFailedError(f"The run failed: {error!r}. {kept}") from error
+        raise RunFailedError(f"{reason} {kept}") from error
     finally:
         runner.close()
         for observer in [*optional, *needed]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import gymnasium as gym
 import numpy as np
@@ -42,6 +42,14 @@ class AgentTables(Protocol):
     @property
     def replay(self) -> Any:
         """`[replay]`, of the class `Agent.ReplayConfig`."""
+
+
+class Fault(NamedTuple):
+    """An update that was not made, since it was not finite."""
+
+    loss: float
+    gradient_norm: float
+    batch: Mapping[str, Tensor]  # what they were computed from
 
 
 class Policy:
@@ -144,6 +152,14 @@ class Agent(Protocol):
         Asked for before the agent is judged or saved, so that what has diverged is found out.
         """
         return {}
+
+    def fault(self) -> Fault | None:
+        """Return what keeps the agent from learning on, None while all is well.
+
+        Asked for when metrics are logged and before the agent is judged or saved. An agent makes no
+        update whose loss or gradient is not finite, nor any after it, and says so here.
+        """
+        return None
 
     def waiting(self) -> BoolArray | None:
         """Tell which environments should not begin another episode yet: [N] bool; None for none.
