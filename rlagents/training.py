@@ -207,9 +207,9 @@ def _resume(
 ) -> RunFolder:
     unchanged = f"Stopped before {folder.directory} was changed."
     manifest = folder.manifest()
-    trust.require_trust(manifest, folder.directory, allow_import=allow_import)
     overrides: dict[str, Any] = {} if total_steps is None else {"total_steps": total_steps}
     config = config_of(folder, manifest, overrides)
+    trust.require_trust(manifest, folder.directory, allow_import=allow_import)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
     with stop.at_once(unchanged):
         checkpoint, damage = store.find_intact()

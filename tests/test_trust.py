@@ -16,6 +16,7 @@ import pytest
 
 import rlagents
 from rlagents import trust
+from rlagents.envs import registry
 from rlagents.errors import UsageError
 
 Cli = Callable[..., Any]
@@ -274,6 +275,24 @@ def test_what_counts_as_code(env_id: str, kwargs: dict[str, Any], is_code: bool)
     assert trust.imports_code(env) is is_code
     assert trust.is_trusted({"config": {"env": env}}) is not is_code
     assert (trust.sign(env) is not None) is is_code
+
+
+def test_all_that_comes_with_rlagents_is_built_in() -> None:
+    assert all(map(trust._is_built_in, registry._builtin()))
+    for name in ("LunarLander-v3", "my-env", "cartpole2"):
+        assert not trust._is_built_in(name)
+
+
+@pytest.mark.parametrize("env", ["pong", None, {"id": 3}, {"id": "a.py:b", "kwargs": 7}])
+def test_a_config_that_is_none_is_refused_as_that(own: Made, cli: Cli, env: Any) -> None:
+    path = own.run / "config.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["env"] = env
+    path.write_text(json.dumps(manifest))
+    for words in COMMANDS:
+        outcome = cli(*(str(own.run) if word == "RUN" else word for word in words))
+        assert outcome.code == 2
+        assert str(path) in outcome.err
 
 
 def test_a_built_in_environment_needs_no_id(
