@@ -5,6 +5,7 @@ It knows nothing of files and displays: what happens is yielded as events.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rlagents import seeding
-from rlagents.agents.base import Agent, Policy
+from rlagents.agents.base import Agent, Fault, Policy
 from rlagents.config import RunConfig
 from rlagents.envs import VectorEnv
 from rlagents.errors import RunFailedError, StoppedError
@@ -38,6 +39,18 @@ from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import Array, Episode, Metrics, Transition
 
 _PROGRESS_PERIOD_S = 0.5
+
+
+class DivergedError(RunFailedError):
+    """An update was not finite, and was not made."""
+
+    def __init__(self, fault: Fault, step: int) -> None:
+        super().__init__(
+            f"An update before step {step} was not finite (loss {fault.loss:g}, length of the "
+            f"gradient {fault.gradient_norm:g}), so neither it nor any after it was made."
+        )
+        self.fault = fault
+        self.step = step
 
 
 @dataclass
@@ -169,11 +182,11 @@ class Runner:
         timer = self._timer
         with timer("act"):
             action = self._agent.act(self._observation)
-        with timer("emulate"):
+        with self._playing():
             self._env.send(action)
         if self._overlap:
             self._learn()
-        with timer("emulate"):
+        with self._playing():
             step = self._env.recv()
         if not self._overlap:
             self._learn()
@@ -196,6 +209,25 @@ class Runner:
             if over[index]:
                 end = "terminated" if step.terminated[index] else "truncated"
                 yield self._end_episode(index, running, end)
+
+    @contextlib.contextmanager
+    def _playing(self) -> Iterator[None]:
+        """Measure what the environments do; name the one that fails, where that can be told."""
+        with self._timer("emulate"):
+            try:
+                yield
+            except Exception as error:  # somebody else's environment: whatever it raises
+                index = getattr(self._env, "current", None)
+                name = f"The environment {self._config.env.id}"
+                if index is not None:
+                    running = self._running[index]
+                    name += (
+                        f", number {index}, failed in the episode of seed {running.seed} after "
+                        f"{len(running.actions)} steps"
+                    )
+                else:
+                    name += " failed"
+                raise RunFailedError(f"{name}: {error!r}.") from error
 
     def _learn(self) -> None:
         with self._timer("learn"):
@@ -259,7 +291,7 @@ class Runner:
             running.episodic_return = 0.0
             running.active = True
         seeds = [self._running[index].seed for index in np.flatnonzero(mask)]
-        with self._timer("emulate"):
+        with self._playing():
             self._observation = self._env.reset(mask, seeds)
 
     def _due(self, *, last: bool) -> Iterator[Event]:
@@ -361,8 +393,11 @@ class Runner:
         """Return the means since the last line of metrics.
 
         Raises:
-            RunFailedError: one of them is not finite.
+            RunFailedError: one of them is not finite, or an update was not.
         """
+        fault = self._agent.fault()
+        if fault is not None:
+            raise DivergedError(fault, self._step)
         metrics = {name: float(total) / count for name, (total, count) in self._sums.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):

@@ -68,7 +68,10 @@ def create_app(
         allowed_hosts: names and addresses that the server may be asked by.
         rebuilder: rebuilds training episodes; one with the usual limits if None.
     """
-    server = _Server(Library(runs_dir, allow_import=allow_import), rebuilder or Rebuilder())
+    server = _Server(
+        Library(runs_dir, allow_import=allow_import),
+        rebuilder or Rebuilder(allow_import=allow_import),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

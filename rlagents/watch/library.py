@@ -24,6 +24,7 @@ from rlagents.curves import GRID_POINTS, band, group_runs, resample
 from rlagents.errors import UsageError
 from rlagents.logs import CAPACITY, Averages, EpisodePoint, RunLogs
 from rlagents.statistics import Float64Array
+from rlagents.trust import is_trusted
 from rlagents.watch.summaries import (
     Json,
     evaluation_point,
@@ -244,10 +245,11 @@ class Library:
                 f"{env_id} does not reproduce itself from a seed ({manifest['difference']}), so no "
                 "training episode can be shown."
             )
-        if ":" in env_id and not self._allow_import:
+        if not self._allow_import and not is_trusted(manifest):
             return (
                 f"To show training episodes, the environment {env_id} must be imported, and it is "
-                "code that did not come with rlagents. If you trust it, end this server and start: "
+                "code that you have not trained with on this machine. If you trust it, end this "
+                "server and start: "
                 f"rlagents watch {shlex.quote(str(self.runs_dir))} --allow-import"
             )
         return None

@@ -65,6 +65,7 @@ class Rebuilder:
         cache_bytes: of videos that are kept; those that were asked for last stay.
         queue: episodes that may wait while one is being played.
         limit_s: seconds after which an episode is given up.
+        allow_import: whether environments may be code that this user has not trained with here.
         command: the words that start the program, before RUN EPISODE OUTPUT.
     """
 
@@ -74,12 +75,14 @@ class Rebuilder:
         cache_bytes: int = _CACHE_BYTES,
         queue: int = _QUEUE,
         limit_s: float = _LIMIT_S,
+        allow_import: bool = False,
         command: Sequence[str] = _PROGRAM,
     ) -> None:
         self._cache_bytes = cache_bytes
         self._queue_length = queue
         self._limit_s = limit_s
         self._command = tuple(command)
+        self._options = ("--allow-import",) if allow_import else ()
         self._jobs: OrderedDict[Any, Job] = OrderedDict()  # the last used one at the end
         self._waiting: list[Job] = []
         self._changed = threading.Condition()
@@ -148,7 +151,7 @@ class Rebuilder:
     def _play(self, job: Job) -> None:
         job.folder.mkdir()
         output = job.folder / f"training-{job.episode}.mp4"
-        words = [*self._command, str(job.run), str(job.episode), str(output)]
+        words = [*self._command, str(job.run), str(job.episode), str(output), *self._options]
         errors_path = job.folder / "errors.txt"
         with errors_path.open("wb") as errors, self._changed:
             if self._closed:
@@ -279,7 +282,7 @@ def printer(say: Callable[[Json], None], period_s: float = _PERIOD_S) -> Callabl
 
 def main(arguments: Sequence[str]) -> int:
     """Rebuild an episode in this process; the program that the server starts."""
-    run, episode, output = arguments
+    run, episode, output, *options = arguments
     from rlagents.api import open_run
     from rlagents.video import video_suffix
 
@@ -288,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(value), flush=True)
 
     try:
-        path = open_run(run).record_training_episode(
+        path = open_run(run, allow_import="--allow-import" in options).record_training_episode(
             int(episode),
             output=Path(output).with_suffix(video_suffix()),
             progress=printer(say),
