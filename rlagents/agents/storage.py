@@ -12,6 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlagents.files import read_json
+
+_LARGEST_HEADER = 1 << 20  # bytes; that of a network of hundreds of layers has some ten thousand
+
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's parameters and buffers to a safetensors file."""
@@ -39,8 +43,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read back what `save_tensors` wrote.
 
     Raises:
+        OSError: the file cannot be read.
         ValueError: the file is damaged.
     """
+    # The library checks that the header's shapes and places fit the file, but first parses it.
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"{path.name}: a header of {length:,} bytes")
     try:
         return dict(load_file(path))
     except SafetensorError as error:
@@ -64,11 +74,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Read back what `save_optimizer` wrote.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or belongs to another network.
     """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_tensors(path).items():
         index, name = key.split(".", 1)
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ValueError(f"{path.name}: there is no parameter {index:.20}")
+        if tensor.numel() > 1 and tensor.shape != parameters[int(index)].shape:
+            raise ValueError(f"{path.name}: {key:.80} has the shape {list(tensor.shape)}")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
@@ -102,16 +118,14 @@ def set_torch_generator_state(generator: torch.Generator, state: str) -> None:
 
 def save_json(state: dict[str, Any], path: Path) -> None:
     """Write counters and generator states."""
-    path.write_text(json.dumps(state, indent=1) + "\n")
+    path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """Read back what `save_json` wrote.
 
     Raises:
+        OSError: it cannot be read.
         ValueError: it is not a JSON object.
     """
-    state = json.loads(path.read_text())
-    if not isinstance(state, dict):
-        raise ValueError(f"{path.name}: not a JSON object")
-    return state
+    return read_json(path)
