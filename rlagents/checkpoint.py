@@ -61,15 +61,16 @@ class CheckpointStore:
         name = f"step-{step}"
         temporary = self._directory / f".{name}.part"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             write(temporary)
             self._write_manifest(temporary, step)
+            # It may be the same step again, written after an evaluation or with replay.
+            final = self._put(temporary, name)
         except OSError:  # a full disk: give back what was taken
             shutil.rmtree(temporary, ignore_errors=True)
+            self._finish_replacing()
             raise
-        # It may be the same step again, written after an evaluation or with replay.
-        final = self._put(temporary, name)
         index = self.index()
         index["last"] = name
         if best:
@@ -104,10 +105,15 @@ class CheckpointStore:
             def ignore(inside: str, names: list[str], left_out: Path = left_out) -> list[str]:
                 return [name for name in names if Path(inside, name) == left_out]
 
-            shutil.copytree(whole, temporary, ignore=ignore)
-            tell(temporary)
-            self._write_manifest(temporary, step)
-            self._put(temporary, whole.name)
+            try:
+                shutil.copytree(whole, temporary, ignore=ignore)
+                tell(temporary)
+                self._write_manifest(temporary, step)
+                self._put(temporary, whole.name)
+            except OSError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                self._finish_replacing()
+                raise
 
     def _put(self, temporary: Path, name: str) -> Path:
         """Give a finished checkpoint its name, in the place of an older one if there is one."""
@@ -117,7 +123,7 @@ class CheckpointStore:
             shutil.rmtree(old, ignore_errors=True)
             os.rename(final, old)
             os.rename(temporary, final)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # else by the next `_prune`
         else:
             os.rename(temporary, final)
         sync(self._directory)
@@ -211,11 +217,12 @@ class CheckpointStore:
         return old if old.is_dir() and not final.is_dir() else final
 
     def _finish_replacing(self) -> None:
-        """Put back what a kill between two renames left under its old name."""
+        """Put back what a kill or an error between two renames left under its old name."""
         for old in self._directory.glob(".step-*.old"):
             final = self._directory / old.name.removeprefix(".").removesuffix(".old")
             if not final.exists():
-                os.rename(old, final)
+                with contextlib.suppress(OSError):  # it is found under its old name as well
+                    os.rename(old, final)
 
     def _whole(self) -> list[Path]:
         """Return the checkpoints that have been written to the end, the newest first."""

@@ -33,6 +33,7 @@ from rlagents.events import (
     RunEnded,
     RunStarted,
 )
+from rlagents.files import load_array, read_json, save_array
 from rlagents.profile import Timer, no_timer
 from rlagents.types import Array, Episode, Metrics, Transition
 
@@ -378,8 +379,8 @@ class Runner:
         self._agent.save(directory / "agent", experience=experience)
         lengths = [len(running.actions) for running in self._running]
         actions = [action for running in self._running for action in running.actions]
-        np.save(directory / "actions.npy", np.array(actions, dtype=np.int64))
-        np.save(directory / "observation.npy", self._observation)
+        save_array(directory / "actions.npy", np.array(actions, dtype=np.int64))
+        save_array(directory / "observation.npy", self._observation)
         state = {
             "step": self._step,
             "episodes": self._episodes,
@@ -398,7 +399,8 @@ class Runner:
             "wall_time_s": self._clock().wall_time_s,
             "experience": experience,
         }
-        (directory / "runner.json").write_text(json.dumps(state, indent=1) + "\n")
+        text = json.dumps(state, indent=1) + "\n"
+        (directory / "runner.json").write_text(text, encoding="utf-8")
 
     def load(self, directory: Path, *, reproducible: bool = True) -> str | None:
         """Go back to what `save` wrote, in the middle of every environment's episode.
@@ -411,7 +413,7 @@ class Runner:
         Returns:
             None if the run goes on exactly as it would have, else why it cannot.
         """
-        state = json.loads((directory / "runner.json").read_text())
+        state = read_json(directory / "runner.json")
         self._agent.load(directory / "agent")
         self._step = state["step"]
         self._episodes = state["episodes"]
@@ -432,14 +434,15 @@ class Runner:
             self._agent.interrupt()
             return "the environment does not reproduce itself from a seed"
         ends = np.cumsum(state["lengths"])
-        actions = np.split(np.load(directory / "actions.npy", allow_pickle=False), ends[:-1])
-        saved = np.load(directory / "observation.npy", allow_pickle=False)
+        played = load_array(directory / "actions.npy", np.int64, (int(ends[-1]),))
+        actions = np.split(played, ends[:-1])
         active = np.array(state["active"], dtype=np.bool_)
         try:
             observation = self._env.restore(state["seeds"], actions)
         except Exception as error:  # somebody else's environment: whatever it raises
             self._agent.interrupt()
             return f"the environments did not come back to where they were: {error!r}"
+        saved = load_array(directory / "observation.npy", observation.dtype, observation.shape)
         if not np.array_equal(observation[active], saved[active]):
             self._agent.interrupt()
             return "the environments did not come back to where they were"
@@ -454,8 +457,8 @@ class Runner:
 
 def has_reached(directory: Path, goal: float) -> bool:
     """Return whether an evaluation had reached a return when `save` wrote to a directory."""
-    best = json.loads((directory / "runner.json").read_text())["best"]
-    return best is not None and best >= goal
+    best = read_json(directory / "runner.json").get("best")
+    return isinstance(best, int | float) and best >= goal
 
 
 def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:
