@@ -232,7 +232,10 @@ class CheckpointStore:
 
     def _prune(self, index: dict[str, str]) -> None:
         for leftover in self._directory.glob(".step-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            # Under its old name, a checkpoint that could not be put back is still found.
+            name = leftover.name.removeprefix(".").removesuffix(".old")
+            if leftover != self._place(name):
+                shutil.rmtree(leftover, ignore_errors=True)
         for path in self._whole()[self._keep :]:
             if path.name not in index.values():
                 shutil.rmtree(path, ignore_errors=True)

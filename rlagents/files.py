@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import stat
 from pathlib import Path
@@ -66,6 +67,24 @@ def read_json(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return value
+
+
+def append_whole(path: Path, data: bytes) -> int:
+    """Append to a file, all or nothing; return where it begins.
+
+    Raises:
+        OSError: it cannot be written; the file is as long as before.
+    """
+    with path.open("ab", buffering=0) as file:
+        begin = file.seek(0, os.SEEK_END)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(begin)
+            raise
+    return begin
 
 
 def save_array(path: Path, array: Array) -> None:
