@@ -238,7 +238,11 @@ class CheckpointStore:
                 shutil.rmtree(leftover, ignore_errors=True)
         for path in self._whole()[self._keep :]:
             if path.name not in index.values():
-                shutil.rmtree(path, ignore_errors=True)
+                # Under another name first: half of it must not be found as a checkpoint.
+                gone = self._directory / f".{path.name}.gone"
+                with contextlib.suppress(OSError):
+                    os.rename(path, gone)
+                    shutil.rmtree(gone, ignore_errors=True)
 
     def _write_manifest(self, directory: Path, step: int) -> None:
         """Write the sizes and hashes of all files, and see that everything is on the disk."""
