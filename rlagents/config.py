@@ -24,7 +24,9 @@ from rlagents.errors import UsageError, did_you_mean, nearest_name
 from rlagents.files import read_text
 from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
 
-LARGEST_CONFIG = 1 << 20  # bytes; the recipes have some thousand
+# Bytes; the recipes have some thousand. Longer ones could keep the parser busy for minutes.
+LARGEST_CONFIG = 1 << 16
+_LONGEST_ID = 4096  # characters, of a path
 _LONGEST_SHOWN = 100  # characters of a value, in a message
 DEFAULT_AGENT = "dqn"
 _OPTIONAL_TABLES = ("network", "replay")  # an agent may have none
@@ -269,6 +271,8 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             for problem in error.errors()[:5]
         ]
         raise UsageError("\n".join(lines)) from None
+    if len(config.env.id) > _LONGEST_ID:
+        raise UsageError(f"{source}: [env] id: expected a name, got {_shown(config.env.id)}.")
     _check_evaluation(config.evaluation)
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)

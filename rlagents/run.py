@@ -20,15 +20,16 @@ from rlagents.pretrained import pretrained_names
 from rlagents.types import Array, Episode, EvaluationRow
 
 FORMAT = 1
-_MANIFEST_KEYS = (
-    "config",
-    "observation_space",
-    "action_space",
-    "reproducible",
-    "difference",
-    "threads",
-    "versions",
-)
+_MOST_THREADS = 1024
+_MANIFEST_KEYS: dict[str, Any] = {
+    "config": dict,
+    "observation_space": dict,
+    "action_space": dict,
+    "reproducible": bool,
+    "difference": str | None,
+    "threads": int,
+    "versions": dict,
+}
 
 _Row = TypeVar("_Row", Episode, EvaluationRow)
 
@@ -154,6 +155,10 @@ class RunFolder:
         missing = [key for key in _MANIFEST_KEYS if key not in manifest]
         if missing:
             raise UsageError(f"{path} is damaged: it has lost {', '.join(missing)}.")
+        for key, kind in _MANIFEST_KEYS.items():
+            fits = isinstance(manifest[key], kind)
+            if not fits or (key == "threads" and not 1 <= manifest[key] <= _MOST_THREADS):
+                raise UsageError(f"{path} is damaged: {key} is {manifest[key]!r:.80}.")
         return manifest
 
     def write_status(self, state: str, step: int, **more: Any) -> None:

@@ -413,14 +413,14 @@ class Runner:
         Returns:
             None if the run goes on exactly as it would have, else why it cannot.
         """
-        state = read_json(directory / "runner.json")
+        state = _read_state(directory / "runner.json", len(self._running))
         self._agent.load(directory / "agent")
         self._step = state["step"]
         self._episodes = state["episodes"]
         self._recent.extend(state["recent"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._best = state["best"]
-        self._is_late = state.get("is_late", False)  # absent from older checkpoints
+        self._is_late = state["is_late"]
         self._evaluated_at = state["evaluated_at"]
         self._next_evaluation = state["next_evaluation"]
         self._next_checkpoint = state["next_checkpoint"]
@@ -457,8 +457,61 @@ class Runner:
 
 def has_reached(directory: Path, goal: float) -> bool:
     """Return whether an evaluation had reached a return when `save` wrote to a directory."""
-    best = read_json(directory / "runner.json").get("best")
+    try:
+        best = read_json(directory / "runner.json").get("best")
+    except (OSError, ValueError):  # `load` says what is wrong with it
+        return False
     return isinstance(best, int | float) and best >= goal
+
+
+def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
+    """Return what `save` has written as JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: something else stands in it.
+    """
+    state = read_json(path)
+    state.setdefault("is_late", False)  # absent from older checkpoints
+    for key, fits in _STATE.items():
+        if key not in state or not fits(state[key]):
+            raise ValueError(f"runner.json: {key} is {state.get(key)!r:.80}")
+    for key in ("begun", "seeds", "active", "returns", "lengths"):
+        if len(state[key]) != num_envs:
+            raise ValueError(f"runner.json: {key} is of {len(state[key])} environments")
+    return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 60
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, list) and all(fits(value) for value in values)
+
+
+_STATE: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "episodes": _is_count,
+    "begun": _all(_is_count),
+    "seeds": _all(_is_count),
+    "active": _all(lambda value: isinstance(value, bool)),
+    "returns": _all(_is_number),
+    "lengths": _all(_is_count),
+    "recent": _all(_is_number),
+    "recent_lengths": _all(_is_count),
+    "best": lambda value: value is None or _is_number(value),
+    "is_late": lambda value: isinstance(value, bool),
+    "evaluated_at": lambda value: value == -1 or _is_count(value),
+    "next_evaluation": _is_count,
+    "next_checkpoint": _is_count,
+    "wall_time_s": _is_number,
+    "experience": lambda value: isinstance(value, bool),
+}
 
 
 def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:

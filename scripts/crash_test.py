@@ -38,6 +38,8 @@ OPTIONS = {
     "network.hidden-sizes": "[32]",
     "evaluation.period-steps": 400,
     "evaluation.episodes": 2,
+    "evaluation.stop-return": "none",
+    "evaluation.stop-episodes": "none",
     "checkpoint.period-steps": 100,
     "checkpoint.keep": 3,
     "checkpoint.replay": "always",

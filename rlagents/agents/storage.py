@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from rlagents.files import read_json
 
+Module = TypeVar("Module", bound=nn.Module)
+_MOST_COUNTED = 1 << 60
 _LARGEST_HEADER = 1 << 20  # bytes; that of a network of hundreds of layers has some ten thousand
 
 
@@ -32,6 +35,24 @@ def load_module(module: nn.Module, path: Path) -> None:
         module.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise ValueError(f"{path.name}: {error}") from error
+
+
+def load_new_module(make: Callable[[], Module], path: Path) -> Module:
+    """Return the module that `make` makes, with what `save_module` wrote.
+
+    It is planned first, without memory: a config that asks for more than the file holds gets none.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or belongs to another network.
+    """
+    with torch.device("meta"):
+        planned = make()
+    if sum(tensor.nbytes for tensor in planned.state_dict().values()) > path.stat().st_size:
+        raise ValueError(f"{path.name} is too short for the network of the config")
+    module = make()
+    load_module(module, path)
+    return module
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -134,3 +155,15 @@ def load_json(path: Path) -> dict[str, Any]:
         ValueError: it is not a JSON object.
     """
     return read_json(path)
+
+
+def count_in(state: dict[str, Any], key: str) -> int:
+    """Return a number of something, 0 or more, from what `load_json` read.
+
+    Raises:
+        ValueError: there is none under that key.
+    """
+    value = state.get(key)
+    if type(value) is not int or not 0 <= value < _MOST_COUNTED:
+        raise ValueError(f"{key}: expected a whole number, 0 or more, got {value!r:.80}")
+    return value

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlagents.errors import UsageError
 from rlagents.events import (
     Clock,
     EpisodeEnded,
@@ -172,6 +173,8 @@ def cut_logs(folder: RunFolder, step: int, episodes: int, evaluated_at: int | No
             header, *rows = _whole_rows(path) or [[]]
             if not rows:  # perhaps not even a whole header: the disk was full
                 header = list(columns)
+            if "step" not in header:
+                raise UsageError(f"{path} is damaged: its first line names no columns.")
             column = header.index("step")
             kept = [
                 row for row in rows if len(row) == len(header) and _is_at_most(row[column], last)
