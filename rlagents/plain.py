@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> io.BufferedReader:
     """Open a file to read its bytes.
 
     A pipe would be waited for, perhaps for ever, and a device has no end.
@@ -21,20 +21,6 @@ def open_plain(path: Path) -> BinaryIO:
         file.close()
         raise OSError("it is no plain file")
     return file
-
-
-def read_plain(path: Path) -> str:
-    """Return the text of a file.
-
-    Raises:
-        OSError: it cannot be read, or is no plain file.
-        UnicodeDecodeError: it is no UTF-8.
-    """
-    with open_plain(path) as file:
-        content: bytes | None = file.read()
-    if content is None:  # a file of the system's that would have been waited for
-        raise OSError("it has nothing to be read")
-    return content.decode("utf-8")
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -34,6 +34,7 @@ from rlagents.events import (
     RunEnded,
     RunStarted,
 )
+from rlagents.files import load_array, read_json, save_array
 from rlagents.profile import Timer, no_timer
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import Array, Episode, Metrics, Transition
@@ -413,8 +414,8 @@ class Runner:
         self._agent.save(directory / "agent", experience=experience)
         lengths = [len(running.actions) for running in self._running]
         actions = [action for running in self._running for action in running.actions]
-        np.save(directory / "actions.npy", np.array(actions, dtype=np.int64))
-        np.save(directory / "observation.npy", self._observation)
+        save_array(directory / "actions.npy", np.array(actions, dtype=np.int64))
+        save_array(directory / "observation.npy", self._observation)
         state = {
             "step": self._step,
             "episodes": self._episodes,
@@ -433,7 +434,8 @@ class Runner:
             "wall_time_s": self._clock().wall_time_s,
             "experience": experience,
         }
-        (directory / "runner.json").write_text(json.dumps(state, indent=1) + "\n")
+        text = json.dumps(state, indent=1) + "\n"
+        (directory / "runner.json").write_text(text, encoding="utf-8")
 
     def load(self, directory: Path, *, reproducible: bool = True) -> str | None:
         """Go back to what `save` wrote, in the middle of every environment's episode.
@@ -446,14 +448,14 @@ class Runner:
         Returns:
             None if the run goes on exactly as it would have, else why it cannot.
         """
-        state = json.loads((directory / "runner.json").read_text())
+        state = _read_state(directory / "runner.json", len(self._running))
         self._agent.load(directory / "agent")
         self._step = state["step"]
         self._episodes = state["episodes"]
         self._recent.extend(state["recent"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._best = state["best"]
-        self._is_late = state.get("is_late", False)  # absent from older checkpoints
+        self._is_late = state["is_late"]
         self._evaluated_at = state["evaluated_at"]
         self._next_evaluation = state["next_evaluation"]
         self._next_checkpoint = state["next_checkpoint"]
@@ -467,14 +469,15 @@ class Runner:
             self._agent.interrupt()
             return "the environment does not reproduce itself from a seed"
         ends = np.cumsum(state["lengths"])
-        actions = np.split(np.load(directory / "actions.npy", allow_pickle=False), ends[:-1])
-        saved = np.load(directory / "observation.npy", allow_pickle=False)
+        played = load_array(directory / "actions.npy", np.int64, (int(ends[-1]),))
+        actions = np.split(played, ends[:-1])
         active = np.array(state["active"], dtype=np.bool_)
         try:
             observation = self._env.restore(state["seeds"], actions)
         except Exception as error:  # somebody else's environment: whatever it raises
             self._agent.interrupt()
             return f"the environments did not come back to where they were: {error!r}"
+        saved = load_array(directory / "observation.npy", observation.dtype, observation.shape)
         if not np.array_equal(observation[active], saved[active]):
             self._agent.interrupt()
             return "the environments did not come back to where they were"
@@ -489,8 +492,61 @@ class Runner:
 
 def has_reached(directory: Path, goal: float) -> bool:
     """Return whether an evaluation had reached a return when `save` wrote to a directory."""
-    best = json.loads((directory / "runner.json").read_text())["best"]
-    return best is not None and best >= goal
+    try:
+        best = read_json(directory / "runner.json").get("best")
+    except (OSError, ValueError):  # `load` says what is wrong with it
+        return False
+    return isinstance(best, int | float) and best >= goal
+
+
+def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
+    """Return what `save` has written as JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: something else stands in it.
+    """
+    state = read_json(path)
+    state.setdefault("is_late", False)  # absent from older checkpoints
+    for key, fits in _STATE.items():
+        if key not in state or not fits(state[key]):
+            raise ValueError(f"runner.json: {key} is {state.get(key)!r:.80}")
+    for key in ("begun", "seeds", "active", "returns", "lengths"):
+        if len(state[key]) != num_envs:
+            raise ValueError(f"runner.json: {key} is of {len(state[key])} environments")
+    return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 60
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, list) and all(fits(value) for value in values)
+
+
+_STATE: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "episodes": _is_count,
+    "begun": _all(_is_count),
+    "seeds": _all(_is_count),
+    "active": _all(lambda value: isinstance(value, bool)),
+    "returns": _all(_is_number),
+    "lengths": _all(_is_count),
+    "recent": _all(_is_number),
+    "recent_lengths": _all(_is_count),
+    "best": lambda value: value is None or _is_number(value),
+    "is_late": lambda value: isinstance(value, bool),
+    "evaluated_at": lambda value: value == -1 or _is_count(value),
+    "next_evaluation": _is_count,
+    "next_checkpoint": _is_count,
+    "wall_time_s": _is_number,
+    "experience": lambda value: isinstance(value, bool),
+}
 
 
 def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:

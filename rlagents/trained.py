@@ -80,8 +80,8 @@ class TrainedAgent:
         """
         agent_class: type[Agent] = find_agent(self.config.agent_name)
         machine.prepare_torch(int(self._manifest["threads"]))
-        space = rebuild_space(self._manifest["observation_space"])
         try:
+            space = rebuild_space(self._manifest["observation_space"])
             return agent_class.load_policy(
                 self.config,
                 space,  # type: ignore[arg-type]  # always a Box: it was written from one
@@ -89,7 +89,9 @@ class TrainedAgent:
                 weights,
                 torch.device(machine.choose_device(device)),
             )
-        except (ValueError, OSError) as error:
+        except RLAgentsError:
+            raise
+        except Exception as error:  # whatever stands in the files
             raise UsageError(f"{weights} does not fit its config: {error}") from error
 
     def _evaluate(

@@ -253,7 +253,9 @@ def _resume(
         try:
             with stop.at_once(unchanged):
                 problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
-        except (KeyError, ValueError) as error:
+        except RLAgentsError:
+            raise
+        except Exception as error:  # whatever stands in the files
             raise UsageError(
                 f"{checkpoint.directory} cannot be gone on from ({error!r}): another version of "
                 "rlagents wrote it (its commit is the git_commit of the run's config.json), or its "
@@ -435,9 +437,11 @@ def _run(
 ) -> None:
     config, spec = parts.config, parts.spec
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
+    files = FileObserver(folder, parts.num_actions, say=console.say)
     needed: list[Observer] = [
-        FileObserver(folder, parts.num_actions),
-        CheckpointObserver(store, config.checkpoint),
+        files,
+        # Logs come first: those of a checkpoint's steps are there whenever it is.
+        CheckpointObserver(store, config.checkpoint, before=lambda: files.sync(), say=console.say),
         console,
     ]
     # These may fail without harm: they are switched off, and the run goes on.

@@ -13,9 +13,10 @@ from fake_runs import write_run
 from watch_tools import fake_run
 
 from rlagents.errors import UsageError
+from rlagents.files import read_text
 from rlagents.history import read_history
 from rlagents.logs import GrowingFile, RunLogs
-from rlagents.plain import open_plain, read_plain
+from rlagents.plain import open_plain
 from rlagents.watch.library import Library
 
 
@@ -32,7 +33,7 @@ def in_time(task: Callable[[], object]) -> object:
 def test_a_plain_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes("ä\r\n".encode())
-    assert read_plain(path) == "ä\r\n"
+    assert read_text(path, 10) == "ä\r\n"
     link = tmp_path / "link"
     link.symlink_to(path)
     with open_plain(link) as file:
@@ -67,10 +68,10 @@ class Failing(io.BytesIO):
 def test_a_file_that_cannot_be_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("rlagents.plain.open_plain", lambda path: Failing(kind))
+    monkeypatch.setattr("rlagents.files.open_plain", lambda path: Failing(kind))
     monkeypatch.setattr("rlagents.logs.open_plain", lambda path: Failing(kind))
     with pytest.raises(OSError, match=r"error|nothing"):
-        read_plain(tmp_path / "x")
+        read_text(tmp_path / "x", 10)
     assert list(GrowingFile(tmp_path / "x").read(lambda: None)) == []
 
 

@@ -363,8 +363,10 @@ class DQN(Agent):
     ) -> Policy:
         """Return the policy that `save` wrote to `directory`."""
         num_actions = require_discrete("dqn", action_space)
-        network = _make_network(config, observation_space, num_actions)
-        storage.load_module(network, directory / "network.safetensors")
+        network = storage.load_new_module(
+            lambda: _make_network(config, observation_space, num_actions),
+            directory / "network.safetensors",
+        )
         return Policy(network, "action values", device)
 
     @classmethod
@@ -696,9 +698,9 @@ class DQN(Agent):
         storage.load_module(self._target, directory / "target.safetensors")
         storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = storage.load_json(directory / "state.json")
-        self._steps = state["steps"]
-        self._owed_steps = state["owed_steps"]
-        self._steps_since_target = state["steps_since_target"]
+        self._steps = storage.count_in(state, "steps")
+        self._owed_steps = storage.count_in(state, "owed_steps")
+        self._steps_since_target = storage.count_in(state, "steps_since_target")
         self._late.set_state(state["late"])
         storage.set_generator_state(self._exploration, state["exploration"])
         storage.set_generator_state(self._replay_generator, state["sampling"])
@@ -709,7 +711,7 @@ class DQN(Agent):
             storage.load_module(self._acting, directory / "acting.safetensors")
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
-            self._learn_after = state["learn_after"]
+            self._learn_after = storage.count_in(state, "learn_after")
             if self._learner is not None:
                 path = directory / "replay" / "prepared.safetensors"
                 self._prepared = _load_prepared(path, self._device)

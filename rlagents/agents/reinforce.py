@@ -191,8 +191,10 @@ class Reinforce(Agent):
         device: torch.device,
     ) -> Policy:
         """Return the policy that `save` wrote to `directory`."""
-        network = _make_network(config, observation_space, action_space)
-        storage.load_module(network, directory / "network.safetensors")
+        network = storage.load_new_module(
+            lambda: _make_network(config, observation_space, action_space),
+            directory / "network.safetensors",
+        )
         return Policy(network, "probabilities", device)
 
     @classmethod
