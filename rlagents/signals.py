@@ -24,10 +24,15 @@ class StopSignal:
 
     Python calls a handler between two of its own steps only. So that a second signal ends a process
     that waits for an emulator or a disk as well, a thread of its own counts what has come.
+
+    Args:
+        count: whether to count in that way; not beside somebody who takes a signal and then sends
+            it again, as web servers do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, count: bool = True) -> None:
         self.requested = False
+        self._counts = count
         self._at_once = False
         self._previous: dict[signal.Signals, Any] = {}
         self._counter: threading.Thread | None = None
@@ -68,16 +73,20 @@ class StopSignal:
     def __enter__(self) -> Self:
         """Take over the signals; only a main thread can."""
         if threading.current_thread() is threading.main_thread():
-            reader, self._told = os.pipe()
-            os.set_blocking(self._told, False)
-            self._counter = threading.Thread(
-                target=_insist, args=(reader,), name="signals", daemon=True
-            )
-            self._counter.start()
-            self._previous_told = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+            if self._counts:
+                self._begin_to_count()
             for number in _NUMBERS:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def _begin_to_count(self) -> None:
+        reader, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        self._counter = threading.Thread(
+            target=_insist, args=(reader,), name="signals", daemon=True
+        )
+        self._counter.start()
+        self._previous_told = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
 
     def __exit__(
         self,

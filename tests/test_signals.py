@@ -46,6 +46,20 @@ def test_a_signal_is_noted_and_then_given_back(number: signal.Signals) -> None:
     assert threading.active_count() == threads
 
 
+def test_what_somebody_else_passes_on_is_no_second_signal() -> None:
+    """As uvicorn does: it takes a signal, ends, gives the handler back and raises it again."""
+    with StopSignal(count=False) as stop:
+        threads = threading.active_count()
+        assert signal.set_wakeup_fd(-1) == -1
+        ours = signal.signal(signal.SIGTERM, lambda *_: None)
+        send(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, ours)
+        assert not stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        assert threading.active_count() == threads
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_where_nothing_could_be_lost_it_stops_at_once(number: signal.Signals) -> None:
     reached = []

@@ -90,7 +90,7 @@ def serve(
     if has_screen() if open_page is None else open_page:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     # uvicorn ends in an orderly way on a signal, and then passes it on.
-    with StopSignal(), listener:
+    with StopSignal(count=False), listener:
         server.run(sockets=[listener])
 
 
