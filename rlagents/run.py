@@ -106,9 +106,9 @@ class RunFolder:
             UsageError: it is not a run.
         """
         for directory in (Path(run), runs_dir / run):
-            if (directory / "config.json").is_file():
+            if os.path.isfile(directory / "config.json"):  # False also for what is too long
                 return cls(directory)
-        if Path(run).is_dir():
+        if os.path.isdir(run):
             raise UsageError(
                 f"{run} is not a run: it has no config.json. Name a folder that "
                 "`rlagents train` has made."

@@ -229,9 +229,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
-    outcome = cli("watch", tmp_path / "nothing")
-    assert outcome.code == 2
-    assert "There is no folder" in outcome.err
+    for name in ("nothing", 5000 * "x"):
+        outcome = cli("watch", tmp_path / name)
+        assert outcome.code == 2
+        assert "There is no folder" in outcome.err
 
 
 def test_it_listens_to_this_machine_alone(cli: Cli, runs: Path, started: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def serve(
     from rlagents.signals import StopSignal
     from rlagents.watch.app import LOOPBACK, create_app
 
-    if not runs_dir.is_dir():
+    if not os.path.isdir(runs_dir):  # False also for a name that is too long
         raise UsageError(
             f"There is no folder {runs_dir} to watch; name a folder of runs, such as the one of "
             "`rlagents train --runs-dir`."
