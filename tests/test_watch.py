@@ -453,14 +453,14 @@ def test_runs_that_differ_in_their_seed_are_one_curve(browser: Browser, runs: Pa
     answer = browser.get("/api/curves?run=a&run=b&run=c&run=empty&what=evaluation").json
     pair, single = answer["groups"]
     assert pair["runs"] == ["a", "b"]
-    assert pair["x"] == [0, 100]
-    assert pair["center"] == [2, 5]
-    assert (pair["low"], pair["high"]) == ([1, 3], [3, 7])
+    assert pair["x"] == [0, 100, 200]
+    assert pair["center"] == [2, 5, 51.5]  # the shorter one counts with its last value, 3
+    assert (pair["low"], pair["high"]) == ([1, 3, 3], [3, 7, 100])
     assert single["runs"] == ["c"]
     assert single["low"] == single["center"] == single["high"]
     assert "learning_rate" in single["label"]
     assert "empty has no evaluation returns yet." in answer["notes"]
-    assert any("ends where the first of its runs ends" in note for note in answer["notes"])
+    assert any(note.endswith("ended earlier with their last value: a.") for note in answer["notes"])
 
 
 def test_groups_of_long_runs_have_few_points(browser: Browser, runs: Path) -> None:

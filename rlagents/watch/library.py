@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from rlagents.curves import GRID_POINTS, band, group_runs, resample
+from rlagents.curves import SHORTER, group_curve, group_runs
 from rlagents.errors import UsageError
 from rlagents.logs import CAPACITY, Averages, EpisodePoint, RunLogs
 from rlagents.statistics import Float64Array
@@ -319,7 +319,8 @@ class Library:
     ) -> Json:
         """Return a curve with its band for each group of runs that differ in their seeds only.
 
-        A group's curve goes from where all its runs have values to where the first of them ends.
+        A group's curve begins where all its runs have values; one that ended before the others
+        counts with its last value, as in `rlagents compare`.
 
         Raises:
             NotFoundError: there is no such run.
@@ -341,27 +342,25 @@ class Library:
             configs[run_id] = {**manifest["config"], "recipe": text(manifest.get("recipe"))}
         groups = []
         for group in group_runs(configs):
-            members = [lines[run_id] for run_id in group.runs]
-            begin = max(float(positions[0]) for positions, _ in members)
-            end = min(float(positions[-1]) for positions, _ in members)
-            if begin > end:
-                notes.append(f"The runs of {group.label} have no part in common to compare.")
-                continue
-            grid = _grid([positions for positions, _ in members], begin, end)
-            curves = np.stack([resample(*line, grid) for line in members])
-            center, low, high = band(curves, statistic)
-            if any(float(positions[-1]) > end for positions, _ in members):
-                notes.append(f"The curve of {group.label} ends where the first of its runs ends.")
+            curve = group_curve(group.label, [lines[run_id] for run_id in group.runs], statistic)
+            begun = np.isfinite(curve.center)  # not before each of the runs has a value
             groups.append(
                 {
                     "label": group.label,
                     "runs": list(group.runs),
-                    "x": grid.tolist(),
-                    "center": center.tolist(),
-                    "low": low.tolist(),
-                    "high": high.tolist(),
+                    "x": curve.x[begun].tolist(),
+                    "center": curve.center[begun].tolist(),
+                    "low": curve.low[begun].tolist(),
+                    "high": curve.high[begun].tolist(),
                 }
             )
+            ends = {run_id: float(lines[run_id][0][-1]) for run_id in group.runs}
+            early = [run_id for run_id, end in ends.items() if end < SHORTER * max(ends.values())]
+            if early:
+                notes.append(
+                    f"{group.label}: the curve counts runs that ended earlier with their last "
+                    f"value: {', '.join(early)}."
+                )
         return {"groups": groups, "notes": notes}
 
     def _returns(self, directory: Path, x: str, what: str) -> tuple[Float64Array, Float64Array]:
@@ -420,14 +419,6 @@ class Library:
                 f"{run_id} has no video {video_id!r}; perhaps it is not finished, or was deleted."
             )
         return directory, names[video_id]
-
-
-def _grid(positions: Sequence[Float64Array], begin: float, end: float) -> Float64Array:
-    """Return where some run has a value, from `begin` to `end`; at most `GRID_POINTS` of these."""
-    places = np.unique(np.concatenate(positions))
-    places = places[(places >= begin) & (places <= end)]
-    chosen = np.linspace(0, len(places) - 1, min(len(places), GRID_POINTS)).round().astype(int)
-    return np.asarray(places[chosen])
 
 
 def _episode(one: EpisodePoint | None) -> Json | None:
