@@ -70,9 +70,10 @@ def size_note(path: Path) -> str | None:
     """Return a sentence on the size of an animation, which people load with a page; else None."""
     if path.suffix not in ANIMATIONS:
         return None
-    size_mb = path.stat().st_size / 1e6
-    note = f"{path.name} has {size_mb:.1f} MB"
-    if size_mb <= _GITHUB_MB:
+    num_bytes = path.stat().st_size
+    size = f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+    note = f"{path.name} has {size}"
+    if num_bytes <= _GITHUB_MB * 1e6:
         return f"{note}."
     return (
         f"{note}, more than the {_GITHUB_MB} MB that GitHub takes; --seconds and --scale make it "

@@ -94,7 +94,7 @@ def test_an_animation_and_its_size(cli: Cli, tiny_run: Any, tmp_path: Path, suff
     outcome = cli("record", tiny_run.directory, "--scale", 1, "--output", path)
     assert outcome.code == 0
     assert outcome.out == f"{path}\n"
-    assert outcome.err == f"film.{suffix} has {path.stat().st_size / 1e6:.1f} MB.\n"
+    assert outcome.err == f"film.{suffix} has {path.stat().st_size / 1e3:.0f} kB.\n"
     told = json.loads((tmp_path / f"film.{suffix}.json").read_text())
     with Image.open(path) as image:
         assert image.size == (600, 400)
