@@ -57,8 +57,8 @@ def serve(
 
     if not runs_dir.is_dir():
         raise UsageError(
-            f"There is no folder {runs_dir} to watch; name a folder of runs, such as the one of "
-            "`rlagents train --runs-dir`."
+            f"There is no folder {runs_dir} to watch; name a folder of runs, or train an agent, "
+            "which makes the folder runs: rlagents train cartpole-dqn"
         )
     page = "/"
     if (runs_dir / "config.json").is_file():
