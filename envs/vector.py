@@ -154,6 +154,7 @@ class SyncVectorEnv:
         self._observation = np.zeros((self.num_envs, *space.shape), dtype)
         self._waiting = np.ones(self.num_envs, dtype=np.bool_)
         self._actions = np.zeros(self.num_envs, dtype=np.int64)
+        self.current: int | None = None  # the environment that was called last
 
     def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
         """Begin an episode in each environment of `mask`, with one seed for each of them."""
@@ -193,6 +194,7 @@ class SyncVectorEnv:
         return self._observation.copy()
 
     def _begin(self, index: int, seed: int) -> None:
+        self.current = index
         result = self._envs[index].reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError("reset() must return (observation, info), as in Gymnasium")
@@ -200,6 +202,7 @@ class SyncVectorEnv:
         self._waiting[index] = False
 
     def _step(self, index: int, action: int) -> tuple[float, bool, bool]:
+        self.current = index
         result = self._envs[index].step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             raise TypeError(

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from rlagents.agents.base import Policy
 from rlagents.checkpoint import Checkpoint, CheckpointStore
 from rlagents.config import RunConfig, build_config, read_config
-from rlagents.envs import find_env, make_player
+from rlagents.envs import make_player
 from rlagents.errors import UsageError
 from rlagents.evaluate import Evaluation
 from rlagents.film import ViewOptions
@@ -25,12 +25,16 @@ from rlagents.types import Episode, EvaluationRow
 class Run(TrainedAgent):
     """A run, read back from its folder.
 
+    Its environment is imported to play it only; where that is code that this user has not trained
+    with on this machine, only if `allow_import` says so.
+
     Attributes:
         directory: the folder.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        super().__init__(folder.directory, folder.manifest(), folder.directory / "config.json")
+    def __init__(self, folder: RunFolder, *, allow_import: bool = False) -> None:
+        source = folder.directory / "config.json"
+        super().__init__(folder.directory, folder.manifest(), source, allow_import=allow_import)
         self._folder = folder
 
     def status(self) -> dict[str, Any]:
@@ -84,7 +88,8 @@ class Run(TrainedAgent):
             should_stop: asked at each step.
 
         Raises:
-            UsageError: a number is out of range, or there is no such checkpoint.
+            UsageError: a number is out of range, there is no such checkpoint, or its environment
+                may not be imported.
             RLAgentsError: the environment failed while it was played.
             StoppedError: `should_stop` said so.
         """
@@ -156,8 +161,8 @@ class Run(TrainedAgent):
             **view: how it is shown, as for `record`.
 
         Raises:
-            UsageError: there is no such episode, or the environment does not reproduce itself, or
-                an option is out of range, or the video cannot be written there.
+            UsageError: there is no such episode, the environment does not reproduce itself or may
+                not be imported, an option is out of range, or the video cannot be written there.
             NotReproducedError: the episode came out otherwise.
             RLAgentsError: the environment failed while it was played.
         """
@@ -182,7 +187,7 @@ class Run(TrainedAgent):
                 f"--training-episode: episodes.csv has no row of episode {number}, so its seed is "
                 "not known; choose an earlier one."
             )
-        player = make_player(find_env(self.config.env.id), self.config.env)
+        player = make_player(self._find_env(), self.config.env)
         stem = f"training-step-{episode.step}-episode-{number}"
         name = named_by_return(self._folder.videos / stem)
         with playing(player, self.config.env.id):
@@ -294,6 +299,8 @@ def train(
     name: str | None = None,
     quiet: bool = False,
     profile: bool = False,
+    init_from: str | Path | None = None,
+    init_checkpoint: str | int | None = None,
     **top_level: Any,
 ) -> Run:
     """Train an agent and return its run.
@@ -305,6 +312,8 @@ def train(
         name: of the folder; from config, seed and time if None.
         quiet: show no progress.
         profile: measure where the time goes: a table in run.log, and profile.json.
+        init_from: a run whose trained weights the agent begins with; they and nothing else.
+        init_checkpoint: "best", "last" or a step of that run; the best, else the last, if None.
         **top_level: `total_steps`, `seed`, `device`.
 
     Raises:
@@ -319,9 +328,16 @@ def train(
         source = str(config)
     checked = build_config(tables, {**(overrides or {}), **top_level}, source)
     folder = start_run(
-        checked, runs_dir=Path(runs_dir), name=name, recipe=recipe, quiet=quiet, profile=profile
+        checked,
+        runs_dir=Path(runs_dir),
+        name=name,
+        recipe=recipe,
+        quiet=quiet,
+        profile=profile,
+        init_from=init_from,
+        init_checkpoint=None if init_checkpoint is None else str(init_checkpoint),
     )
-    return Run(folder)
+    return Run(folder, allow_import=True)  # this very process has just imported it
 
 
 def resume(
@@ -330,19 +346,42 @@ def resume(
     total_steps: int | None = None,
     quiet: bool = False,
     profile: bool = False,
+    allow_import: bool = False,
 ) -> Run:
-    """Go on with a stopped or finished run, for `total_steps` in all."""
+    """Go on with a stopped or finished run, for `total_steps` in all.
+
+    Args:
+        run: its folder.
+        total_steps: agent steps in all; as it was begun with if None.
+        quiet: show no progress.
+        profile: measure where the time goes.
+        allow_import: import its environment even where that is code that this user has not trained
+            with on this machine.
+    """
     folder = RunFolder.open(run)
-    return Run(resume_run(folder, total_steps=total_steps, quiet=quiet, profile=profile))
+    resume_run(
+        folder,
+        total_steps=total_steps,
+        quiet=quiet,
+        profile=profile,
+        allow_import=allow_import,
+    )
+    return Run(folder, allow_import=True)
 
 
-def open_run(run: str | Path, *, runs_dir: str | Path = "runs") -> Run:
+def open_run(run: str | Path, *, runs_dir: str | Path = "runs", allow_import: bool = False) -> Run:
     """Return a run by its folder, or by its name under the runs folder.
+
+    Args:
+        run: its folder or name.
+        runs_dir: the runs folder.
+        allow_import: let `evaluate` and `record` import its environment even where that is code
+            that this user has not trained with on this machine.
 
     Raises:
         UsageError: it is not a run.
     """
-    return Run(RunFolder.open(run, Path(runs_dir)))
+    return Run(RunFolder.open(run, Path(runs_dir)), allow_import=allow_import)
 
 
 def load_agent(

@@ -10,12 +10,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rlagents.errors import UsageError
+from rlagents.files import read_json
 from rlagents.run import sync, write_json
 
 MANIFEST = "manifest.json"
@@ -57,11 +61,16 @@ class CheckpointStore:
         name = f"step-{step}"
         temporary = self._directory / f".{name}.part"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write(temporary)
-        _write_manifest(temporary, step)
-        # It may be the same step again, written after an evaluation or with replay.
-        final = self._put(temporary, name)
+        try:
+            temporary.mkdir()
+            write(temporary)
+            self._write_manifest(temporary, step)
+            # It may be the same step again, written after an evaluation or with replay.
+            final = self._put(temporary, name)
+        except OSError:  # a full disk: give back what was taken
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._finish_replacing()
+            raise
         index = self.index()
         index["last"] = name
         if best:
@@ -96,10 +105,15 @@ class CheckpointStore:
             def ignore(inside: str, names: list[str], left_out: Path = left_out) -> list[str]:
                 return [name for name in names if Path(inside, name) == left_out]
 
-            shutil.copytree(whole, temporary, ignore=ignore)
-            tell(temporary)
-            _write_manifest(temporary, step)
-            self._put(temporary, whole.name)
+            try:
+                shutil.copytree(whole, temporary, ignore=ignore)
+                tell(temporary)
+                self._write_manifest(temporary, step)
+                self._put(temporary, whole.name)
+            except OSError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                self._finish_replacing()
+                raise
 
     def _put(self, temporary: Path, name: str) -> Path:
         """Give a finished checkpoint its name, in the place of an older one if there is one."""
@@ -109,7 +123,7 @@ class CheckpointStore:
             shutil.rmtree(old, ignore_errors=True)
             os.rename(final, old)
             os.rename(temporary, final)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # else by the next `_prune`
         else:
             os.rename(temporary, final)
         sync(self._directory)
@@ -126,15 +140,11 @@ class CheckpointStore:
         """
         path = self._directory / "index.json"
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            listed = read_json(path)
         except (OSError, ValueError):
-            index = {}
-        listed = index if isinstance(index, dict) else {}
-        known = {
-            key: name
-            for key, name in listed.items()
-            if isinstance(name, str) and name and self._place(name).is_dir()
-        }
+            listed = {}
+        names = {key: str(listed[key]) for key in ("best", "last") if _is_name(listed.get(key))}
+        known = {key: name for key, name in names.items() if self._place(name).is_dir()}
         whole = self._whole()
         return known if "last" in known or not whole else {"last": whole[0].name, **known}
 
@@ -152,7 +162,7 @@ class CheckpointStore:
         if which is None:
             which = "best" if "best" in index else "last"
         name = index.get(which, "") if which in ("best", "last") else f"step-{which}"
-        if not name or not self._place(name).is_dir():
+        if not _is_name(name) or not self._place(name).is_dir():
             steps = [str(_step_of(path)) for path in reversed(self._whole())]
             known = ", ".join([*index, *steps]) or "none yet"
             raise UsageError(f"--checkpoint: there is no checkpoint {which!r}; there are: {known}.")
@@ -204,62 +214,181 @@ class CheckpointStore:
         return old if old.is_dir() and not final.is_dir() else final
 
     def _finish_replacing(self) -> None:
-        """Put back what a kill between two renames left under its old name."""
+        """Put back what a kill or an error between two renames left under its old name."""
         for old in self._directory.glob(".step-*.old"):
             final = self._directory / old.name.removeprefix(".").removesuffix(".old")
             if not final.exists():
-                os.rename(old, final)
+                with contextlib.suppress(OSError):  # it is found under its old name as well
+                    os.rename(old, final)
 
     def _whole(self) -> list[Path]:
         """Return the checkpoints that have been written to the end, the newest first."""
         found = self._directory.glob("step-*")
-        whole = [p for p in found if p.name[5:].isdigit() and (p / MANIFEST).is_file()]
+        whole = [p for p in found if _is_name(p.name) and (p / MANIFEST).is_file()]
         return sorted(whole, key=_step_of, reverse=True)
 
     def _prune(self, index: dict[str, str]) -> None:
         for leftover in self._directory.glob(".step-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            # Under its old name, a checkpoint that could not be put back is still found.
+            name = leftover.name.removeprefix(".").removesuffix(".old")
+            if leftover != self._place(name):
+                shutil.rmtree(leftover, ignore_errors=True)
         for path in self._whole()[self._keep :]:
             if path.name not in index.values():
-                shutil.rmtree(path, ignore_errors=True)
+                # Under another name first: half of it must not be found as a checkpoint.
+                gone = self._directory / f".{path.name}.gone"
+                with contextlib.suppress(OSError):
+                    os.rename(path, gone)
+                    shutil.rmtree(gone, ignore_errors=True)
 
+    def _write_manifest(self, directory: Path, step: int) -> None:
+        """Write the sizes and hashes of all files, and see that everything is on the disk."""
+        (directory / MANIFEST).unlink(missing_ok=True)
+        known = self._known_hashes()
+        paths = sorted(path for path in directory.rglob("*") if path.is_file())
 
-def _write_manifest(directory: Path, step: int) -> None:
-    """Write the sizes and hashes of all files, and see that everything is on the disk."""
-    (directory / MANIFEST).unlink(missing_ok=True)
-    files = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            files[path.relative_to(directory).as_posix()] = {
-                "size": path.stat().st_size,
-                "sha256": _sha256(path),
-            }
+        def seal(path: Path) -> str:
+            about = path.stat()
+            if (about.st_dev, about.st_ino) in known:  # an older checkpoint names it too
+                return known[about.st_dev, about.st_ino]
             sync(path)
-    (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-    sync(directory / MANIFEST)
-    for folder in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
-        sync(folder)
+            return _sha256(path)
+
+        # One file is hashed while another is on its way to the disk.
+        with ThreadPoolExecutor(_THREADS) as pool:
+            hashes = list(pool.map(seal, paths))
+        files = {
+            path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": sha256}
+            for path, sha256 in zip(paths, hashes, strict=True)
+        }
+        text = json.dumps({"step": step, "files": files}, indent=1)
+        (directory / MANIFEST).write_text(text, encoding="utf-8")
+        sync(directory / MANIFEST)
+        for folder in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+            sync(folder)
+
+    def _known_hashes(self) -> dict[tuple[int, int], str]:
+        """Return the SHA-256 of stored experience in whole checkpoints, by device and inode.
+
+        A file that a new checkpoint shares with one of them was hashed and synced for that one.
+        """
+        known = {}
+        for whole in self._whole():
+            with contextlib.suppress(OSError, ValueError):
+                for name, entry in _read_manifest(whole).files.items():
+                    if name.startswith(f"{REPLAY}/"):
+                        about = (whole / name).lstat()
+                        known[about.st_dev, about.st_ino] = entry.sha256
+        return known
+
+
+class _Entry(NamedTuple):
+    """What a manifest says of a file."""
+
+    size: int
+    sha256: str
+
+
+class _Manifest(NamedTuple):
+    """What a manifest says."""
+
+    step: int
+    files: dict[str, _Entry]  # by path in the checkpoint, with slashes
+
+
+_THREADS = 4
+_NAME = re.compile(r"step-(0|[1-9]\d{0,17})", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_FILES = 100_000
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
+def _read_manifest(directory: Path) -> _Manifest:
+    """Return a checkpoint's manifest, whose names stay within the folder.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none.
+    """
+    written = read_json(directory / MANIFEST)
+    step, listed = written.get("step"), written.get("files")
+    if type(step) is not int or not isinstance(listed, dict) or len(listed) > _MOST_FILES:
+        raise ValueError(f"{MANIFEST} is none")
+    if f"step-{step}" != directory.name.removeprefix(".").removesuffix(".old"):
+        raise ValueError(f"{MANIFEST} is that of step {step}")
+    files = {}
+    for name, entry in listed.items():
+        parts = name.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\\" in name or "\0" in name:
+            raise ValueError(f"{MANIFEST} names {name!r:.80}, which is no file of a checkpoint")
+        size, sha256 = (
+            (entry.get(key) for key in _Entry._fields) if isinstance(entry, dict) else (0, 0)
+        )
+        if type(size) is not int or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{MANIFEST} does not say what {name!r:.80} is")
+        files[name] = _Entry(size, sha256)
+    return _Manifest(step, files)
+
+
 def _verify(directory: Path, others: str, *, but: str | None = None) -> int:
-    """Return the step of a checkpoint whose files, but for one folder, are as they were written."""
+    """Return the step of a checkpoint whose files, but for one folder, are as they were written.
+
+    There is nothing else in it, so that whoever reads it reads only what has been verified.
+    """
+
+    def counts(name: str) -> bool:
+        return but is None or not name.startswith(f"{but}/")
+
     try:
-        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in manifest["files"].items():
-            if but is not None and name.startswith(f"{but}/"):
+        if directory.is_symlink():
+            raise ValueError("it is a link")
+        manifest = _read_manifest(directory)
+        for name in _files(directory):
+            if name not in manifest.files and counts(name):
+                raise ValueError(f"{name} is not in {MANIFEST}")
+        for name, (size, sha256) in manifest.files.items():
+            if not counts(name):
                 continue
             path = directory / name
-            if path.stat().st_size != expected["size"]:
-                raise ValueError(f"{name} has {path.stat().st_size} bytes, not {expected['size']}")
-            if _sha256(path) != expected["sha256"]:
+            # Whatever the folders above it are, links or not, was seen by `_files`.
+            about = path.lstat()
+            if not stat.S_ISREG(about.st_mode):
+                raise ValueError(f"{name} is no plain file")
+            if about.st_size != size:
+                raise ValueError(f"{name} has {about.st_size} bytes, not {size}")
+            if _sha256(path) != sha256:
                 raise ValueError(f"{name} has changed since it was written")
-        return int(manifest["step"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return manifest.step
+    except (OSError, ValueError) as error:
         raise UsageError(f"The checkpoint {directory} is damaged ({error}). {others}") from None
+
+
+def _files(directory: Path) -> Iterator[str]:
+    """Yield the paths of what is in a checkpoint, but for its manifest and hidden files.
+
+    Raises:
+        ValueError: one is a link, and may lead out of the checkpoint.
+    """
+    for folder, folders, names in os.walk(directory, onerror=_raise):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise ValueError(f"{path.relative_to(directory)} is a link")
+            if name in names and not name.startswith("."):  # what file managers leave behind
+                relative = path.relative_to(directory).as_posix()
+                if relative != MANIFEST:
+                    yield relative
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _sha256(path: Path) -> str:

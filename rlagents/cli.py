@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean, nearest_name
+from rlagents.signals import StopSignal
 
 if TYPE_CHECKING:
     from rlagents.api import Pretrained, Run
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 _RUNS_DIR = Path("runs")
 _LISTS = ("envs", "agents", "configs", "pretrained")
+_TRAIN_VALUES = ("--name", "--runs-dir", "--init-from", "--init-checkpoint")  # take a value
 _TOP_LEVEL = ("--total-steps", "--seed", "--device")
 _PROFILE_HELP = "end with a table of where the time went, kept in profile.json too"
+_INIT_FROM_HELP = "begin with the trained weights of a run (folder or name), and nothing else of it"
+_INIT_CHECKPOINT_HELP = "which of that run's (default: the best, else the last)"
 _DEFAULT_OF = {"env": "as the environment says", "network": "as the torso says"}
 _TRAIN_EXAMPLES = """examples:
   rlagents train cartpole-dqn
@@ -67,10 +71,13 @@ def _dispatch(words: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    if options.command == "train":
-        return _train(options, overrides)
+    if options.command in ("train", "resume"):
+        # From the first moment on, a signal means 130; a run takes over once it is there.
+        with StopSignal() as stop, stop.at_once("Stopped."):
+            if options.command == "resume":
+                return _resume(options)
+            return _train(options, overrides)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
-        "resume": _resume,
         "evaluate": _evaluate,
         "record": _record,
         "watch": _watch,
@@ -104,6 +111,8 @@ def _make_parser() -> _Parser:
     train.add_argument("config", metavar="CONFIG", help="a recipe's name or a TOML file")
     _add_runs_dir(train)
     train.add_argument("--name", help="the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+    train.add_argument("--init-from", metavar="RUN", help=_INIT_FROM_HELP)
+    train.add_argument("--init-checkpoint", metavar="best|last|STEP", help=_INIT_CHECKPOINT_HELP)
     _add_profile(train)
 
     resume = verb("resume", "go on with a stopped or finished run")
@@ -116,6 +125,7 @@ def _make_parser() -> _Parser:
         help="agent steps in all, 1 or more, whatever stop_return an evaluation has reached "
         "(default: as the run was begun with)",
     )
+    _add_allow_import(resume)
     _add_profile(resume)
 
     evaluate = verb("evaluate", "play whole episodes and report the returns")
@@ -124,6 +134,7 @@ def _make_parser() -> _Parser:
     _add_episodes(evaluate, "the config's number")
     _add_checkpoint(evaluate)
     _add_seed(evaluate)
+    _add_allow_import(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     record = verb("record", "write gameplay videos")
@@ -198,6 +209,7 @@ def _make_parser() -> _Parser:
         help="what is explained: the value (or log-probability) of the action that was played, or "
         "by how much its value is above the mean of all actions' (default: action)",
     )
+    _add_allow_import(record)
 
     watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
     watch.add_argument(
@@ -226,7 +238,7 @@ def _make_parser() -> _Parser:
         "--token",
         default=argparse.SUPPRESS,
         metavar="T",
-        help="what a browser must show: 16 or more letters, digits, - and _ (default: none)",
+        help="what a browser must show: 16 to 200 letters, digits, - and _ (default: none)",
     )
     watch.add_argument(
         "--open",
@@ -234,12 +246,7 @@ def _make_parser() -> _Parser:
         default=argparse.SUPPRESS,
         help="open the page in a browser (default: if there is a screen)",
     )
-    watch.add_argument(
-        "--allow-import",
-        action="store_true",
-        help="import environments from the modules and files that runs name, to rebuild training "
-        "episodes",
-    )
+    _add_allow_import(watch)
 
     compare = verb("compare", "compare runs, one by one and over seeds: a table and a picture")
     compare.add_argument(
@@ -296,7 +303,7 @@ def _make_parser() -> _Parser:
         metavar="ID|none",
         help="which video goes in, at most 25 MB: its name in the run's videos folder without "
         "the ending, or none (default: the newest of the best evaluation, else of the last one "
-        "recorded)",
+        "recorded, else of training)",
     )
 
     listing = verb("list", "show what there is")
@@ -328,6 +335,15 @@ def _add_pretrained(parser: argparse.ArgumentParser) -> None:
 def _add_runs_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs-dir", type=Path, default=_RUNS_DIR, metavar="DIR", help="the runs folder"
+    )
+
+
+def _add_allow_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import the environment that a run names even if it is code that you have not trained "
+        "with on this machine",
     )
 
 
@@ -435,7 +451,7 @@ def _refuse(word: str, command: str | None, known_options: Sequence[str]) -> NoR
         from rlagents.agents import list_agents
         from rlagents.config import RunConfig, options
 
-        known = {flag: flag for flag in ("--name", "--profile", "--runs-dir")}
+        known = {flag: flag for flag in (*_TRAIN_VALUES, "--profile")}
         for name, _ in list_agents():
             for option in options(RunConfig.for_agent(name)):
                 known[option.flag] = option.flag
@@ -453,9 +469,10 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     from rlagents.agents import list_agents
     from rlagents.config import DEFAULT_AGENT, RunConfig, builtin_configs, options, read_config
 
-    values = {k + 1 for k, word in enumerate(words) if word in ("--name", "--runs-dir")}
+    values = {k + 1 for k, word in enumerate(words) if word in _TRAIN_VALUES}
     names = [word for k, word in enumerate(words) if k not in values and not word.startswith("-")]
     print("usage: rlagents train CONFIG [--table.key value ...] [--name NAME] [--runs-dir DIR]")
+    print("                      [--init-from RUN [--init-checkpoint best|last|STEP]]")
     print("                      [--profile]\n")
     print("Train an agent. CONFIG is the path of a TOML file, or a recipe's name:")
     for name, text in builtin_configs().items():
@@ -463,6 +480,8 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     print("\noptions:")
     print("  --runs-dir DIR   the runs folder (default: runs)")
     print("  --name NAME      the run's name (default: CONFIG-sSEED-TIMESTAMP)")
+    print(f"  --init-from RUN  {_INIT_FROM_HELP}")
+    print(f"  --init-checkpoint best|last|STEP\n                   {_INIT_CHECKPOINT_HELP}")
     print(f"  --profile        {_PROFILE_HELP}")
     tables = read_config(names[0])[0] if names else {}
     table = tables.get("agent")
@@ -506,6 +525,8 @@ def _train(options: argparse.Namespace, overrides: Mapping[str, Any]) -> int:
         name=options.name,
         recipe=recipe,
         profile=options.profile,
+        init_from=options.init_from,
+        init_checkpoint=options.init_checkpoint,
         announce=_announce,
     )
     _announce(folder.directory)
@@ -518,7 +539,13 @@ def _resume(options: argparse.Namespace) -> int:
 
     folder = RunFolder.open(options.run, options.runs_dir)
     total_steps = getattr(options, "total_steps", None)
-    resume_run(folder, total_steps=total_steps, profile=options.profile, announce=_announce)
+    resume_run(
+        folder,
+        total_steps=total_steps,
+        profile=options.profile,
+        allow_import=options.allow_import,
+        announce=_announce,
+    )
     _announce(folder.directory)
     return 0
 
@@ -532,7 +559,7 @@ def _open(options: argparse.Namespace) -> Run | Pretrained:
     from rlagents.api import load_pretrained, open_run
 
     if not options.pretrained:
-        return open_run(options.run, runs_dir=options.runs_dir)
+        return open_run(options.run, runs_dir=options.runs_dir, allow_import=options.allow_import)
     given = [key for key in ("checkpoint", "training_episode") if hasattr(options, key)]
     if options.runs_dir != _RUNS_DIR:
         given.append("runs_dir")
@@ -566,8 +593,6 @@ def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rlagents.signals import StopSignal
-
     agent = _open(options)
     with StopSignal() as stop, _busy("playing"):
         evaluation = agent.evaluate(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlagents.curves import GroupCurve, Statistic, band, group_curve, group_runs
+from rlagents.curves import SHORTER, GroupCurve, Statistic, band, group_curve, group_runs
 from rlagents.history import Axis, History, What, read_history
 from rlagents.output import check_name, check_writable, write_whole
 from rlagents.statistics import RECENT_EPISODES
@@ -22,7 +22,6 @@ PICTURES = (".png", ".svg", ".pdf")
 STATISTIC_NAMES: dict[Statistic, str] = {"mean": "mean", "iqm": "interquartile mean"}
 
 _NONE = "-"
-_SHORTER = 0.95  # of the longest run in its group: from there on it shows in the curve
 
 
 class Interval(NamedTuple):
@@ -151,7 +150,7 @@ class Comparison:
             early = [
                 run.name
                 for run, end in zip(group.runs, ends, strict=True)
-                if 0 < end < _SHORTER * max(ends)
+                if 0 < end < SHORTER * max(ends)
             ]
             if early:
                 yield (

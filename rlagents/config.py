@@ -21,8 +21,13 @@ from pydantic.fields import FieldInfo
 from rlagents.agents import find_agent
 from rlagents.envs import EnvConfig
 from rlagents.errors import UsageError, did_you_mean, nearest_name
+from rlagents.files import read_text
 from rlagents.tables import Count, Int, Probability, Steps, Table, describe_type
 
+# Bytes; the recipes have some thousand. Longer ones could keep the parser busy for minutes.
+LARGEST_CONFIG = 1 << 16
+_LONGEST_ID = 4096  # characters, of a path
+_LONGEST_SHOWN = 100  # characters of a value, in a message
 DEFAULT_AGENT = "dqn"
 MAX_SCALE = 16  # of recorded pixels
 _OPTIONAL_TABLES = ("network", "replay")  # an agent may have none
@@ -172,10 +177,10 @@ def read_config(name: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(name)
     if str(name) in builtin_configs():
         text = (importlib.resources.files("rlagents.configs") / f"{name}.toml").read_text("utf-8")
-    elif path.is_file():
+    elif _is_file(path):
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path, LARGEST_CONFIG)
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read as a config: {error}.") from error
     else:
         known = builtin_configs()
@@ -185,8 +190,17 @@ def read_config(name: str | Path) -> tuple[dict[str, Any], str]:
         )
     try:
         return tomllib.loads(text), path.stem
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UsageError(f"{name} is not valid TOML: nested too deeply.") from None
+    except ValueError as error:  # also a number of more digits than Python reads
         raise UsageError(f"{name} is not valid TOML: {error}.") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte in it
+        return False
 
 
 def parse_value(text: str) -> Any:
@@ -196,7 +210,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         try:
             return float(text) if "." in text else text
         except ValueError:
@@ -236,7 +250,7 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
                 continue
             raise UsageError(
                 f"{source}: {table}: expected a table, [{table}] with its keys below it, got "
-                f"{json.dumps(merged[table], default=str)}."
+                f"{_shown(merged[table])}."
             )
     for given, value in overrides.items():
         key = given.replace("-", "_")
@@ -249,7 +263,7 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             merged[key] = value
         overridden.add(key)
     name = merged.get("agent", {}).get("name", DEFAULT_AGENT)
-    name = name if isinstance(name, str) else repr(name)
+    name = name[:_LONGEST_SHOWN] if isinstance(name, str) else _shown(name)
     agent = find_agent(name)
     model = RunConfig.for_agent(name)
     try:
@@ -260,6 +274,8 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
             for problem in error.errors()[:5]
         ]
         raise UsageError("\n".join(lines)) from None
+    if len(config.env.id) > _LONGEST_ID:
+        raise UsageError(f"{source}: [env] id: expected a name, got {_shown(config.env.id)}.")
     _check_evaluation(config.evaluation)
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
@@ -330,16 +346,19 @@ def _explain(
             f"{source}: {_in_file(key)} is missing; give it in the file or as {option_flag(key)}."
         )
     if key not in known:
-        return f"{where}: expected a table, got {json.dumps(got, default=str)}."
+        return f"{where}: expected a table, got {_shown(got)}."
     takes = known[key].takes
     if " | " in takes and isinstance(got, str):
         choices = takes.split(" | ")
-        return f"{where}: expected {takes}, got {got!r}{did_you_mean(got, choices)}"
+        return (
+            f"{where}: expected {takes}, got {got[:_LONGEST_SHOWN]!r}"
+            f"{did_you_mean(got[:_LONGEST_SHOWN], choices)}"
+        )
     inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
     detail = f" ({problem['msg']})" if inside_list else ""
     if "list of" in takes and len(location) == 2 and type(got) in (int, float):
         detail = f"; lists stand in brackets, [{got}]"
-    return f"{where}: expected {takes}, got {json.dumps(got, default=str)}{detail}."
+    return f"{where}: expected {takes}, got {_shown(got)}{detail}."
 
 
 def _unknown(
@@ -368,5 +387,14 @@ def _unknown(
 
 
 def _in_file(key: str) -> str:
-    table, dot, name = key.partition(".")
+    table, dot, name = (part[:_LONGEST_SHOWN] for part in key.partition("."))
     return f"[{table}] {name}" if dot else table
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message shows it: as JSON, and no more of it than can be read."""
+    try:
+        text = json.dumps(value, default=str)
+    except (RecursionError, TypeError, ValueError):  # nested too deeply, or in itself; odd keys
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -20,6 +20,7 @@ from rlagents.wording import value_text
 
 Statistic = Literal["mean", "iqm"]
 GRID_POINTS = 400  # more than a picture shows
+SHORTER = 0.95  # of the longest run in its group: what ended before shows in the curve
 
 _NOT_COMPARED = ("seed", "recipe")
 _KEYS_IN_A_LABEL = 3

@@ -33,6 +33,9 @@ from rlagents.video import ANIMATIONS, VideoError, enlarge, frame_stride, open_w
 Lens = Callable[[Array, Moment], Array]
 
 
+_MAX_SECONDS = 1e9  # longer than any episode; beyond, numbers of frames are none
+
+
 class ViewOptions(TypedDict, total=False):
     """What may be said about how episodes are shown; see `View`."""
 
@@ -67,12 +70,16 @@ class View:
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= MAX_SCALE:
             raise UsageError(f"--scale: expected 1 to {MAX_SCALE}, got {self.scale}.")
-        if not (self.from_second >= 0 and math.isfinite(self.from_second)):
+        if not 0 <= self.from_second <= _MAX_SECONDS:
             raise UsageError(
-                f"--from-second: expected a number, 0 or more, got {self.from_second:g}."
+                f"--from-second: expected a number, 0 to {_MAX_SECONDS:g}, got "
+                f"{self.from_second:g}."
             )
-        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
-            raise UsageError(f"--seconds: expected a number above 0, got {self.seconds:g}.")
+        if self.seconds is not None and not 0 < self.seconds <= _MAX_SECONDS:
+            raise UsageError(
+                f"--seconds: expected a number above 0, up to {_MAX_SECONDS:g}, got "
+                f"{self.seconds:g}."
+            )
         for method in self.explain:
             check_method(method)
         if len(set(self.explain)) < len(self.explain):

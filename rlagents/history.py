@@ -121,7 +121,7 @@ def read_history(run: str | Path, runs_dir: Path) -> History:
         ) from None
     try:
         status = folder.status()
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, RecursionError):
         status = {}
     numbers = [(row.step, row.wall_time_s, row.episodic_return) for row in folder.episodes()]
     steps, times, returns = np.array(numbers, dtype=np.float64).reshape(-1, 3).T

@@ -10,6 +10,7 @@ Lines of metrics.jsonl are parsed by pydantic's JSON parser, in a fifth of the t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydantic_core
 
+from rlagents.plain import open_plain
 from rlagents.statistics import RECENT_EPISODES, Float64Array
 from rlagents.types import IntArray
 
@@ -57,13 +59,13 @@ class GrowingFile:
             restart: called first if the file is not the one read so far, which is then read anew.
         """
         try:
-            file = self._path.open("rb")
-        except OSError:  # not there yet, or deleted
+            file = open_plain(self._path)
+        except OSError:  # not there yet, or deleted, or no file
             if self._file_id is not None:
                 self._forget()
                 restart()
             return
-        with file:
+        with file, contextlib.suppress(OSError):  # of a disk that fails; what was read counts
             about = os.fstat(file.fileno())
             file_id = (about.st_dev, about.st_ino)
             if self._file_id != file_id or not self._goes_on(file.fileno()):

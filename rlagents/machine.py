@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,33 @@ def hardware() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def describe() -> dict[str, Any]:
+    """Return what a run's config.json says about where it is trained."""
+    return {"versions": versions(), "git_commit": git_commit(), "hardware": hardware()}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any], device: str) -> str | None:
+    """Return what changes a result's last bits between two places that `describe` described.
+
+    Returns:
+        a few words on each package of another version and each processor of another kind that takes
+        part; None where there is none.
+    """
+    parts = [("cpu", "the processor"), *([("gpu", "the GPU")] if device == "cuda" else [])]
+    found = [
+        f"{package} {before['versions'].get(package)} is now {version}"
+        for package, version in now["versions"].items()
+        if before["versions"].get(package) != version
+    ]
+    there, here = before.get("hardware", {}), now["hardware"]
+    found += [
+        f"{words} {there.get(key)} is now {here[key]}"
+        for key, words in parts
+        if there.get(key) != here[key]
+    ]
+    return "; ".join(found) or None
 
 
 @functools.cache

@@ -71,7 +71,7 @@ def size_note(path: Path) -> str | None:
     if path.suffix not in ANIMATIONS:
         return None
     num_bytes = path.stat().st_size
-    size = f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+    size = f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 100_000 else f"{num_bytes / 1e3:.1f} kB"
     note = f"{path.name} has {size}"
     if num_bytes <= _GITHUB_MB * 1e6:
         return f"{note}."

@@ -9,18 +9,26 @@ from pathlib import Path
 
 from rlagents.errors import RLAgentsError, UsageError
 
+_LONGEST_NAME = 200  # bytes; what lies beside it, or is being written, has a longer one, up to 255
+
 
 def check_name(path: Path, endings: Sequence[str]) -> None:
     """Refuse a name that a file of this kind cannot have; nothing is touched.
 
     Raises:
-        UsageError: it ends in none of `endings`, or is a folder.
+        UsageError: it ends in none of `endings`, is a folder, or too long for a name.
     """
     if path.suffix not in endings:
         *others, last = endings
         choice = f"{', '.join(others)} or {last}" if others else last
         raise UsageError(f"--output: expected a file that ends in {choice}, got {str(path)!r}.")
-    if path.is_dir():
+    length = len(os.fsencode(path.name))
+    if length > _LONGEST_NAME:
+        raise UsageError(
+            f"--output: expected a name of at most {_LONGEST_NAME} bytes, got {length}: "
+            f"{path.name[:20]}…"
+        )
+    if os.path.isdir(path):
         raise UsageError(f"--output: {path} is a folder; name a file.")
 
 

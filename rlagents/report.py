@@ -77,7 +77,7 @@ def write_report(
         output: the page; an older one is replaced.
         runs_dir: the runs folder.
         video: the id of the video that goes in, or "none"; if None, the newest video of the best
-            evaluation, else of the last evaluation recorded.
+            evaluation, else of the last evaluation recorded, else of training.
 
     Raises:
         UsageError: it is not a run or is damaged, there is no such video, the video is too large,

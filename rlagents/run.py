@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TextIO, TypeVar, get_type_hints
 
 import numpy as np
 
 from rlagents.errors import UsageError, did_you_mean
+from rlagents.files import append_whole, read_json
+from rlagents.plain import open_plain
 from rlagents.pretrained import pretrained_names
 from rlagents.types import Array, Episode, EvaluationRow
 
 FORMAT = 1
-_MANIFEST_KEYS = (
-    "config",
-    "observation_space",
-    "action_space",
-    "reproducible",
-    "difference",
-    "threads",
-    "versions",
-)
+_MOST_THREADS = 1024
+_MANIFEST_KEYS: dict[str, Any] = {
+    "config": dict,
+    "observation_space": dict,
+    "action_space": dict,
+    "reproducible": bool,
+    "difference": str | None,
+    "threads": int,
+    "versions": dict,
+}
 
 _Row = TypeVar("_Row", Episode, EvaluationRow)
 
@@ -33,9 +39,14 @@ _Row = TypeVar("_Row", Episode, EvaluationRow)
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole: into a temporary name first, then renamed into place."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    sync(temporary)  # or a power cut may leave the new name with nothing in it
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        sync(temporary)  # or a power cut may leave the new name with nothing in it
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -95,9 +106,9 @@ class RunFolder:
             UsageError: it is not a run.
         """
         for directory in (Path(run), runs_dir / run):
-            if (directory / "config.json").is_file():
+            if os.path.isfile(directory / "config.json"):  # False also for what is too long
                 return cls(directory)
-        if Path(run).is_dir():
+        if os.path.isdir(run):
             raise UsageError(
                 f"{run} is not a run: it has no config.json. Name a folder that "
                 "`rlagents train` has made."
@@ -138,14 +149,18 @@ class RunFolder:
         """
         path = self.directory / "config.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = read_json(path)
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {error}.") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        if manifest.get("format") != FORMAT:
             raise UsageError(f"{path} was not written by this version of rlagents.")
         missing = [key for key in _MANIFEST_KEYS if key not in manifest]
         if missing:
             raise UsageError(f"{path} is damaged: it has lost {', '.join(missing)}.")
+        for key, kind in _MANIFEST_KEYS.items():
+            fits = isinstance(manifest[key], kind)
+            if not fits or (key == "threads" and not 1 <= manifest[key] <= _MOST_THREADS):
+                raise UsageError(f"{path} is damaged: {key} is {manifest[key]!r:.80}.")
         return manifest
 
     def write_status(self, state: str, step: int, **more: Any) -> None:
@@ -155,9 +170,16 @@ class RunFolder:
         write_json(self.directory / "status.json", status | host | more)
 
     def status(self) -> dict[str, Any]:
-        """Return status.json, {} if there is none yet."""
+        """Return status.json, {} if there is none yet.
+
+        Raises:
+            UsageError: it is damaged.
+        """
         path = self.directory / "status.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        try:
+            return read_json(path) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}. It can be removed.") from None
 
     def episodes(self) -> Iterator[Episode]:
         """Yield the rows of episodes.csv, without one that a kill or a full disk cut off.
@@ -181,7 +203,7 @@ def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
     if not path.exists():
         return
     types = get_type_hints(kind)
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with _open_rows(path) as file:
         header = next(file, "").rstrip("\n").split(",")
         for number, line in enumerate(file, start=2):
             fields = line.rstrip("\n").split(",")
@@ -198,6 +220,13 @@ def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
             yield kind(*values)
 
 
+def _open_rows(path: Path) -> TextIO:
+    try:
+        return io.TextIOWrapper(open_plain(path), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None
+
+
 class ActionLog:
     """The actions of every training episode: one file of small integers, one index.
 
@@ -210,26 +239,35 @@ class ActionLog:
         self._index = folder.directory / "actions" / "index.csv"
 
     def append(self, episode: int, actions: Array, num_actions: int) -> None:
-        """Add a finished episode: [T] actions, in as many bytes as the largest number needs."""
+        """Add a finished episode: [T] actions, in as many bytes as the largest number needs.
+
+        Raises:
+            OSError: it cannot be written; nothing has been added.
+        """
         dtype = np.dtype(np.uint8 if num_actions <= 256 else "<u4")
-        with self._data.open("ab") as data:
-            offset = data.tell()
-            data.write(np.asarray(actions).astype(dtype).tobytes())
-        new = not self._index.exists()
-        with self._index.open("a", encoding="utf-8") as index:
-            if new:
-                index.write("episode,offset,length,itemsize\n")
-            index.write(f"{episode},{offset},{len(actions)},{dtype.itemsize}\n")
+        offset = append_whole(self._data, np.asarray(actions).astype(dtype).tobytes())
+        row = f"{episode},{offset},{len(actions)},{dtype.itemsize}\n"
+        if not self._index.exists() or self._index.stat().st_size == 0:
+            row = f"{_ACTION_COLUMNS}\n{row}"
+        try:
+            append_whole(self._index, row.encode())
+        except OSError:  # what no row names would be in the way of the next
+            os.truncate(self._data, offset)
+            raise
 
     def read(self, episode: int) -> Array:
         """Return the actions of an episode: [T].
 
         Raises:
-            UsageError: there is none of that number.
+            UsageError: there is none of that number, or the files are damaged.
         """
         for row in self._rows():
             if row[0] == episode:
                 _, offset, length, itemsize = row
+                if itemsize not in (1, 4) or offset + length * itemsize > self._held():
+                    raise UsageError(
+                        f"{self._index} is damaged: episode {episode} is not in {self._data.name}."
+                    )
                 with self._data.open("rb") as data:
                     data.seek(offset)
                     raw = data.read(length * itemsize)
@@ -242,23 +280,37 @@ class ActionLog:
         """Forget all but the first `episodes` episodes."""
         rows = [row for row in self._rows() if row[0] < episodes]
         if self._index.exists():
-            lines = ["episode,offset,length,itemsize"]
+            lines = [_ACTION_COLUMNS]
             lines += [",".join(str(number) for number in row) for row in rows]
             temporary = self._index.with_name(".index.csv.part")
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
             os.replace(temporary, self._index)
         if self._data.exists():
             end = max((offset + length * size for _, offset, length, size in rows), default=0)
-            os.truncate(self._data, end)
+            os.truncate(self._data, min(end, self._held()))  # never longer
+
+    def sync(self) -> None:
+        """Wait until all episodes are on the disk."""
+        for path in (self._data, self._index):
+            if path.exists():
+                sync(path)
+
+    def _held(self) -> int:
+        """Return the bytes of actions that are there."""
+        return self._data.stat().st_size if self._data.exists() else 0
 
     def _rows(self) -> Iterator[tuple[int, int, int, int]]:
         if not self._index.exists():
             return
-        with self._index.open(encoding="utf-8") as index:
+        with self._index.open("rb") as index:
             next(index, None)
             for line in index:
-                numbers = line.split(",")
-                if not line.endswith("\n") or len(numbers) != 4:
+                row = _ACTION_ROW.fullmatch(line)
+                if row is None:
                     break  # the process was killed while it wrote this row
-                episode, offset, length, itemsize = (int(number) for number in numbers)
+                episode, offset, length, itemsize = (int(number) for number in row.groups())
                 yield episode, offset, length, itemsize
+
+
+_ACTION_COLUMNS = "episode,offset,length,itemsize"
+_ACTION_ROW = re.compile(rb"(\d{1,18}),(\d{1,18}),(\d{1,18}),(\d)\n")

@@ -5,6 +5,7 @@ It knows nothing of files and displays: what happens is yielded as events.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rlagents import seeding
-from rlagents.agents.base import Agent, Policy
+from rlagents.agents.base import Agent, Fault, Policy
 from rlagents.config import RunConfig
 from rlagents.envs import VectorEnv
 from rlagents.errors import RunFailedError, StoppedError
@@ -33,11 +34,24 @@ from rlagents.events import (
     RunEnded,
     RunStarted,
 )
+from rlagents.files import load_array, read_json, save_array
 from rlagents.profile import Timer, no_timer
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import Array, Episode, Metrics, Transition
 
 _PROGRESS_PERIOD_S = 0.5
+
+
+class DivergedError(RunFailedError):
+    """An update was not finite, and was not made."""
+
+    def __init__(self, fault: Fault, step: int) -> None:
+        super().__init__(
+            f"An update before step {step} was not finite (loss {fault.loss:g}, length of the "
+            f"gradient {fault.gradient_norm:g}), so neither it nor any after it was made."
+        )
+        self.fault = fault
+        self.step = step
 
 
 @dataclass
@@ -169,11 +183,11 @@ class Runner:
         timer = self._timer
         with timer("act"):
             action = self._agent.act(self._observation)
-        with timer("emulate"):
+        with self._playing():
             self._env.send(action)
         if self._overlap:
             self._learn()
-        with timer("emulate"):
+        with self._playing():
             step = self._env.recv()
         if not self._overlap:
             self._learn()
@@ -196,6 +210,25 @@ class Runner:
             if over[index]:
                 end = "terminated" if step.terminated[index] else "truncated"
                 yield self._end_episode(index, running, end)
+
+    @contextlib.contextmanager
+    def _playing(self) -> Iterator[None]:
+        """Measure what the environments do; name the one that fails, where that can be told."""
+        with self._timer("emulate"):
+            try:
+                yield
+            except Exception as error:  # somebody else's environment: whatever it raises
+                index = getattr(self._env, "current", None)
+                name = f"The environment {self._config.env.id}"
+                if index is not None:
+                    running = self._running[index]
+                    name += (
+                        f", number {index}, failed in the episode of seed {running.seed} after "
+                        f"{len(running.actions)} steps"
+                    )
+                else:
+                    name += " failed"
+                raise RunFailedError(f"{name}: {error!r}.") from error
 
     def _learn(self) -> None:
         with self._timer("learn"):
@@ -259,7 +292,7 @@ class Runner:
             running.episodic_return = 0.0
             running.active = True
         seeds = [self._running[index].seed for index in np.flatnonzero(mask)]
-        with self._timer("emulate"):
+        with self._playing():
             self._observation = self._env.reset(mask, seeds)
 
     def _due(self, *, last: bool) -> Iterator[Event]:
@@ -361,8 +394,11 @@ class Runner:
         """Return the means since the last line of metrics.
 
         Raises:
-            RunFailedError: one of them is not finite.
+            RunFailedError: one of them is not finite, or an update was not.
         """
+        fault = self._agent.fault()
+        if fault is not None:
+            raise DivergedError(fault, self._step)
         metrics = {name: float(total) / count for name, (total, count) in self._sums.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -378,8 +414,8 @@ class Runner:
         self._agent.save(directory / "agent", experience=experience)
         lengths = [len(running.actions) for running in self._running]
         actions = [action for running in self._running for action in running.actions]
-        np.save(directory / "actions.npy", np.array(actions, dtype=np.int64))
-        np.save(directory / "observation.npy", self._observation)
+        save_array(directory / "actions.npy", np.array(actions, dtype=np.int64))
+        save_array(directory / "observation.npy", self._observation)
         state = {
             "step": self._step,
             "episodes": self._episodes,
@@ -398,7 +434,8 @@ class Runner:
             "wall_time_s": self._clock().wall_time_s,
             "experience": experience,
         }
-        (directory / "runner.json").write_text(json.dumps(state, indent=1) + "\n")
+        text = json.dumps(state, indent=1) + "\n"
+        (directory / "runner.json").write_text(text, encoding="utf-8")
 
     def load(self, directory: Path, *, reproducible: bool = True) -> str | None:
         """Go back to what `save` wrote, in the middle of every environment's episode.
@@ -411,14 +448,14 @@ class Runner:
         Returns:
             None if the run goes on exactly as it would have, else why it cannot.
         """
-        state = json.loads((directory / "runner.json").read_text())
+        state = _read_state(directory / "runner.json", len(self._running))
         self._agent.load(directory / "agent")
         self._step = state["step"]
         self._episodes = state["episodes"]
         self._recent.extend(state["recent"])
         self._recent_lengths.extend(state["recent_lengths"])
         self._best = state["best"]
-        self._is_late = state.get("is_late", False)  # absent from older checkpoints
+        self._is_late = state["is_late"]
         self._evaluated_at = state["evaluated_at"]
         self._next_evaluation = state["next_evaluation"]
         self._next_checkpoint = state["next_checkpoint"]
@@ -432,14 +469,15 @@ class Runner:
             self._agent.interrupt()
             return "the environment does not reproduce itself from a seed"
         ends = np.cumsum(state["lengths"])
-        actions = np.split(np.load(directory / "actions.npy", allow_pickle=False), ends[:-1])
-        saved = np.load(directory / "observation.npy", allow_pickle=False)
+        played = load_array(directory / "actions.npy", np.int64, (int(ends[-1]),))
+        actions = np.split(played, ends[:-1])
         active = np.array(state["active"], dtype=np.bool_)
         try:
             observation = self._env.restore(state["seeds"], actions)
         except Exception as error:  # somebody else's environment: whatever it raises
             self._agent.interrupt()
             return f"the environments did not come back to where they were: {error!r}"
+        saved = load_array(directory / "observation.npy", observation.dtype, observation.shape)
         if not np.array_equal(observation[active], saved[active]):
             self._agent.interrupt()
             return "the environments did not come back to where they were"
@@ -454,8 +492,61 @@ class Runner:
 
 def has_reached(directory: Path, goal: float) -> bool:
     """Return whether an evaluation had reached a return when `save` wrote to a directory."""
-    best = json.loads((directory / "runner.json").read_text())["best"]
-    return best is not None and best >= goal
+    try:
+        best = read_json(directory / "runner.json").get("best")
+    except (OSError, ValueError):  # `load` says what is wrong with it
+        return False
+    return isinstance(best, int | float) and best >= goal
+
+
+def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
+    """Return what `save` has written as JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: something else stands in it.
+    """
+    state = read_json(path)
+    state.setdefault("is_late", False)  # absent from older checkpoints
+    for key, fits in _STATE.items():
+        if key not in state or not fits(state[key]):
+            raise ValueError(f"runner.json: {key} is {state.get(key)!r:.80}")
+    for key in ("begun", "seeds", "active", "returns", "lengths"):
+        if len(state[key]) != num_envs:
+            raise ValueError(f"runner.json: {key} is of {len(state[key])} environments")
+    return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 60
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _all(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, list) and all(fits(value) for value in values)
+
+
+_STATE: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "episodes": _is_count,
+    "begun": _all(_is_count),
+    "seeds": _all(_is_count),
+    "active": _all(lambda value: isinstance(value, bool)),
+    "returns": _all(_is_number),
+    "lengths": _all(_is_count),
+    "recent": _all(_is_number),
+    "recent_lengths": _all(_is_count),
+    "best": lambda value: value is None or _is_number(value),
+    "is_late": lambda value: isinstance(value, bool),
+    "evaluated_at": lambda value: value == -1 or _is_count(value),
+    "next_evaluation": _is_count,
+    "next_checkpoint": _is_count,
+    "wall_time_s": _is_number,
+    "experience": lambda value: isinstance(value, bool),
+}
 
 
 def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:

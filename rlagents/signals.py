@@ -2,35 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from rlagents.errors import StoppedError
+
+_EXIT_CODE = StoppedError.exit_code
+# SIGUSR1 is what a cluster's scheduler sends some time before it takes the machine away.
+_NUMBERS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+
 
 class StopSignal:
-    """Notes SIGINT and SIGTERM while it is entered; a second one ends the process with 130."""
+    """Notes SIGINT, SIGTERM and SIGUSR1 while it is entered; a second one ends the process.
 
-    def __init__(self) -> None:
+    Python calls a handler between two of its own steps only. So that a second signal ends a process
+    that waits for an emulator or a disk as well, a thread of its own counts what has come.
+
+    Args:
+        count: whether to count in that way; not beside somebody who takes a signal and then sends
+            it again, as web servers do.
+    """
+
+    def __init__(self, *, count: bool = True) -> None:
         self.requested = False
+        self._counts = count
+        self._at_once = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._counter: threading.Thread | None = None
+        self._told: int | None = None  # where the operating system writes each signal's number
+        self._previous_told = -1
 
     def __call__(self) -> bool:
         """Tell whether a stop was asked for."""
         return self.requested
 
+    @contextlib.contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Let the first signal stop what is being done here, where there is nothing to save.
+
+        Args:
+            message: of the error.
+
+        Raises:
+            StoppedError: there was a signal.
+        """
+        self._at_once = True
+        try:
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            raise StoppedError(message) from None
+        finally:
+            self._at_once = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            os._exit(130)  # at once: nothing on disk is ever half-written under its final name
+            os._exit(_EXIT_CODE)  # nothing on disk is ever half-written under its final name
         self.requested = True
+        if self._at_once:
+            raise KeyboardInterrupt  # no Exception, so that nobody takes it for a failure
 
     def __enter__(self) -> Self:
         """Take over the signals; only a main thread can."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            if self._counts:
+                self._begin_to_count()
+            for number in _NUMBERS:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def _begin_to_count(self) -> None:
+        reader, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        self._counter = threading.Thread(
+            target=_insist, args=(reader,), name="signals", daemon=True
+        )
+        self._counter.start()
+        self._previous_told = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
 
     def __exit__(
         self,
@@ -41,3 +97,18 @@ class StopSignal:
         """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._told is not None and self._counter is not None:
+            signal.set_wakeup_fd(self._previous_told)
+            os.close(self._told)
+            self._counter.join()
+            self._told = None
+
+
+def _insist(reader: int) -> None:
+    """End the process at the second signal that is written to a pipe, until that is closed."""
+    seen = 0
+    while number := os.read(reader, 1):
+        seen += number[0] in _NUMBERS
+        if seen > 1:
+            os._exit(_EXIT_CODE)
+    os.close(reader)

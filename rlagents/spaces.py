@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -34,13 +35,41 @@ def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def rebuild_space(description: dict[str, Any]) -> gym.Space[Any]:
-    """Return the space that `describe_space` described (bounds of a Box are not kept)."""
-    if description["kind"] == "discrete":
-        return gym.spaces.Discrete(int(description["n"]))
-    shape = tuple(int(size) for size in description["shape"])
-    if description["kind"] == "frame-stack":
-        stack, height, width = shape
-        return FrameStack(stack, height, width)
-    dtype = np.dtype(description["dtype"])
+    """Return the space that `describe_space` described (bounds of a Box are not kept).
+
+    Raises:
+        ValueError: it describes none, or one that is larger than anybody's.
+    """
+    try:
+        kind = description["kind"]
+        if kind == "discrete":
+            number = description["n"]
+            if type(number) is not int or not 1 <= number <= _MOST_ACTIONS:
+                raise ValueError
+            return gym.spaces.Discrete(number)
+        shape, dtype = description["shape"], _DTYPES[description["dtype"]]
+        if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > _MOST_AXES:
+            raise ValueError
+        if math.prod(shape) * dtype.itemsize > _LARGEST_OBSERVATION:
+            raise ValueError
+        if kind == "frame-stack":
+            stack, height, width = shape
+            return FrameStack(stack, height, width)
+        if kind != "box":
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{description!r:.200} describes no space that can be played in") from None
     low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
-    return gym.spaces.Box(low, high, shape, dtype.type)
+    return gym.spaces.Box(low, high, tuple(shape), dtype.type)
+
+
+_DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        *("bool", "float16", "float32", "float64"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+}
+_MOST_ACTIONS = 1 << 16
+_MOST_AXES = 8
+_LARGEST_OBSERVATION = 1 << 26  # bytes: 64 MB

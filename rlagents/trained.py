@@ -15,6 +15,7 @@ from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
 from rlagents.envs import (
+    EnvSpec,
     Player,
     VectorEnv,
     find_env,
@@ -30,6 +31,7 @@ from rlagents.overlays import Draw, Overlays
 from rlagents.recording import record_episodes
 from rlagents.spaces import rebuild_space
 from rlagents.tiles import MAX_TILES
+from rlagents.trust import require_trust
 
 
 class TrainedAgent:
@@ -39,18 +41,36 @@ class TrainedAgent:
         directory: the folder that it lies in.
         manifest: what describes it, with a run's `config`, spaces, `threads` and `reproducible`.
         source: what to call the manifest's file in an error.
+        allow_import: whether its environment may be code that this user has not trained with here.
 
     Raises:
         UsageError: the config is none that this version takes.
     """
 
-    def __init__(self, directory: Path, manifest: Mapping[str, Any], source: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Mapping[str, Any],
+        source: Path,
+        *,
+        allow_import: bool = False,
+    ) -> None:
         self.directory = directory
+        self._allow_import = allow_import
         self.config = build_config(manifest["config"], {}, str(source))
         self._manifest = manifest
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
+
+    def _find_env(self) -> EnvSpec:
+        """Return the environment to play it in, which may import code.
+
+        Raises:
+            UsageError: it would, and nobody has allowed that.
+        """
+        require_trust(self._manifest, self.directory, allow_import=self._allow_import)
+        return find_env(self.config.env.id)
 
     def _load(self, weights: Path, device: str) -> Policy:
         """Return the policy that an agent has saved in the folder `weights`.
@@ -60,8 +80,8 @@ class TrainedAgent:
         """
         agent_class: type[Agent] = find_agent(self.config.agent_name)
         machine.prepare_torch(int(self._manifest["threads"]))
-        space = rebuild_space(self._manifest["observation_space"])
         try:
+            space = rebuild_space(self._manifest["observation_space"])
             return agent_class.load_policy(
                 self.config,
                 space,  # type: ignore[arg-type]  # always a Box: it was written from one
@@ -69,7 +89,9 @@ class TrainedAgent:
                 weights,
                 torch.device(machine.choose_device(device)),
             )
-        except (ValueError, OSError) as error:
+        except RLAgentsError:
+            raise
+        except Exception as error:  # whatever stands in the files
             raise UsageError(f"{weights} does not fit its config: {error}") from error
 
     def _evaluate(
@@ -89,7 +111,7 @@ class TrainedAgent:
         if seed < 0:
             raise UsageError(f"--seed: expected 0 or more, got {seed}.")
         number = num_eval_envs(count, self.config.env.num_envs)
-        env = make_eval_env(find_env(self.config.env.id), self.config.env, number)
+        env = make_eval_env(self._find_env(), self.config.env, number)
         with playing(env, self.config.env.id):
             played = play_episodes(
                 policy,
@@ -158,7 +180,7 @@ class TrainedAgent:
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
         with contextlib.ExitStack() as stack:
             if explainers:
-                env = make_vector_env(find_env(config.env.id), config.env, 1)
+                env = make_vector_env(self._find_env(), config.env, 1)
                 stack.enter_context(playing(env, config.env.id))
 
             def overlays(episode: PlayedEpisode) -> Mapping[str, Draw]:
@@ -169,7 +191,7 @@ class TrainedAgent:
 
             players = []
             for _ in groups[0]:
-                players.append(make_player(find_env(config.env.id), config.env))
+                players.append(make_player(self._find_env(), config.env))
                 stack.enter_context(playing(players[-1], config.env.id))
             paths = [
                 record_episodes(

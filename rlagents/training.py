@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rlagents import machine
+from rlagents import machine, trust
 from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, require_discrete
 from rlagents.checkpoint import CheckpointStore
@@ -28,6 +28,9 @@ from rlagents.envs import (
 )
 from rlagents.errors import RLAgentsError, RunFailedError, StoppedError, UsageError
 from rlagents.events import Event, Observer, RunEnded
+from rlagents.faults import write_fault
+from rlagents.initial import Donor, find_donor, give_weights
+from rlagents.lock import RunLock
 from rlagents.observers.checkpoints import CheckpointObserver
 from rlagents.observers.console import ConsoleObserver
 from rlagents.observers.files import FileObserver, cut_logs
@@ -35,7 +38,7 @@ from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.profile import Profile, Timer, as_dict, no_timer, table
 from rlagents.run import RunFolder, write_json
-from rlagents.runner import Runner, has_reached
+from rlagents.runner import DivergedError, Runner, has_reached
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
 from rlagents.types import Footprint
@@ -65,6 +68,8 @@ def start_run(
     recipe: str,
     quiet: bool = False,
     profile: bool = False,
+    init_from: str | Path | None = None,
+    init_checkpoint: str | None = None,
     announce: Callable[[Path], None] = lambda directory: None,
 ) -> RunFolder:
     """Train a new agent.
@@ -76,42 +81,73 @@ def start_run(
         recipe: what the config is called.
         quiet: show no progress.
         profile: measure where the time goes, and say so in the end.
+        init_from: a run whose trained weights the agent begins with; they and nothing else.
+        init_checkpoint: "best", "last" or a step of that run; the best, else the last, if None.
         announce: told the run's folder once it is there.
 
     Raises:
-        UsageError: something is wrong with the config; nothing has been written.
+        UsageError: something is wrong with the config, or the weights of `init_from` do not fit;
+            nothing has been written.
         RunFailedError: the run began and could not go on.
-        StoppedError: it was asked to stop, and was saved.
+        StoppedError: it was asked to stop, and was saved if it had begun.
     """
-    parts = _build(config, threads=None, profile=profile)
-    config = parts.config
+    if init_checkpoint is not None and init_from is None:
+        raise UsageError("--init-checkpoint: needs --init-from RUN beside it, whose it is.")
+    with StopSignal() as stop:
+        with stop.at_once("Stopped before anything was written."):
+            donor = None if init_from is None else find_donor(init_from, init_checkpoint, runs_dir)
+            parts = _build(config, threads=None, profile=profile)
+            difference = _prepare(parts, donor)
+        config = parts.config
+        if name is None:
+            folder = _create_default(runs_dir, f"{recipe}-s{config.seed}")
+        else:
+            folder = RunFolder.create(runs_dir, name)
+        with RunLock(folder.directory):
+            tables = config.model_dump(mode="json")
+            folder.write_manifest(
+                {
+                    "recipe": recipe,
+                    "config": tables,
+                    "observation_space": describe_space(parts.env.observation_space),
+                    "action_space": describe_space(parts.env.action_space),
+                    "reproducible": difference is None,
+                    "difference": difference,
+                    "threads": parts.threads,
+                    **machine.describe(),
+                    "init_from": None if donor is None else donor.as_dict(),
+                    "trained_here": trust.sign(tables["env"]),
+                }
+            )
+            announce(folder.directory)
+            console = ConsoleObserver(folder, quiet=quiet)
+            _say_what_begins(console, parts, difference)
+            if donor is not None:
+                console.say(f"beginning with the weights of {donor.directory}, {donor.checkpoint}")
+            _run(folder, parts, console, stop, reproducible=difference is None)
+    return folder
+
+
+def _prepare(parts: _Parts, donor: Donor | None) -> str | None:
+    """Give the agent its weights; return why episodes cannot be rebuilt, None if they can."""
     try:
-        difference = _find_difference(parts)
-    except Exception as error:  # somebody else's environment: whatever it raises, name it
+        if donor is not None:
+            give_weights(donor, parts.agent, parts.config)
+        try:
+            return _find_difference(parts)
+        except Exception as error:  # somebody else's environment: whatever it raises, name it
+            raise UsageError(
+                f"[env] id: {parts.config.env.id} fails when it is played: {error!r}"
+            ) from error
+    except BaseException:
         parts.env.close()
-        raise UsageError(f"[env] id: {config.env.id} fails when it is played: {error!r}") from error
-    if name is None:
-        folder = _create_default(runs_dir, f"{recipe}-s{config.seed}")
-    else:
-        folder = RunFolder.create(runs_dir, name)
-    folder.write_manifest(
-        {
-            "recipe": recipe,
-            "config": config.model_dump(mode="json"),
-            "observation_space": describe_space(parts.env.observation_space),
-            "action_space": describe_space(parts.env.action_space),
-            "reproducible": difference is None,
-            "difference": difference,
-            "threads": parts.threads,
-            "versions": machine.versions(),
-            "git_commit": machine.git_commit(),
-            "hardware": machine.hardware(),
-        }
-    )
-    announce(folder.directory)
-    console = ConsoleObserver(folder, quiet=quiet)
+        raise
+
+
+def _say_what_begins(console: ConsoleObserver, parts: _Parts, difference: str | None) -> None:
+    config = parts.config
     console.say(
-        f"{parts.config.env.id}: {parts.env.num_envs} environments, {_describe_threads(parts)} on "
+        f"{config.env.id}: {parts.env.num_envs} environments, {_describe_threads(parts)} on "
         f"{config.device}; stored experience takes {_describe(parts.footprint)}"
     )
     if parts.footprint.memory > parts.free_memory:
@@ -124,8 +160,6 @@ def start_run(
             f"warning: {config.env.id} does not reproduce itself from a seed ({difference}), so "
             "training episodes cannot be shown later and resuming is not exact"
         )
-    _run(folder, parts, console, reproducible=difference is None, restore=lambda runner: None)
-    return folder
 
 
 def resume_run(
@@ -134,6 +168,7 @@ def resume_run(
     total_steps: int | None = None,
     quiet: bool = False,
     profile: bool = False,
+    allow_import: bool = False,
     announce: Callable[[Path], None] = lambda directory: None,
 ) -> RunFolder:
     """Go on with a run from its last intact checkpoint, for `total_steps` in all.
@@ -141,16 +176,43 @@ def resume_run(
     A run that has reached its `stop_return` goes on without one, if `total_steps` are given.
 
     Raises:
-        UsageError: it has no intact checkpoint, all its steps are done, its `stop_return` is
-            reached and no `total_steps` are given, or these are fewer than are done.
+        UsageError: another process writes to it, its environment is code that this user has not
+            trained with here and `allow_import` is not set, it has no intact checkpoint, all its
+            steps are done, its `stop_return` is reached and no `total_steps` are given, or these
+            are fewer than are done.
         RunFailedError: the run began and could not go on.
-        StoppedError: it was asked to stop, and was saved.
+        StoppedError: it was asked to stop, and was saved if it had begun.
     """
+    with StopSignal() as stop, RunLock(folder.directory):
+        return _resume(
+            folder,
+            stop,
+            total_steps=total_steps,
+            quiet=quiet,
+            profile=profile,
+            allow_import=allow_import,
+            announce=announce,
+        )
+
+
+def _resume(
+    folder: RunFolder,
+    stop: StopSignal,
+    *,
+    total_steps: int | None,
+    quiet: bool,
+    profile: bool,
+    allow_import: bool,
+    announce: Callable[[Path], None],
+) -> RunFolder:
+    unchanged = f"Stopped before {folder.directory} was changed."
     manifest = folder.manifest()
     overrides: dict[str, Any] = {} if total_steps is None else {"total_steps": total_steps}
     config = config_of(folder, manifest, overrides)
+    trust.require_trust(manifest, folder.directory, allow_import=allow_import)
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
-    checkpoint, damage = store.find_intact()
+    with stop.at_once(unchanged):
+        checkpoint, damage = store.find_intact()
     if total_steps is not None and total_steps < checkpoint.step:
         raise UsageError(
             f"--total-steps: expected {checkpoint.step} or more, since {folder.directory} has done "
@@ -175,7 +237,8 @@ def resume_run(
             f"{config.total_steps:,} steps. To go on: rlagents resume {folder.directory} "
             f"--total-steps {checkpoint.step * 2}"
         )
-    parts = _build(config, threads=manifest["threads"], profile=profile, resuming=True)
+    with stop.at_once(unchanged):
+        parts = _build(config, threads=manifest["threads"], profile=profile, resuming=True)
     announce(folder.directory)
     console = ConsoleObserver(folder, quiet=quiet)
     needed = parts.footprint.memory_at_least
@@ -185,32 +248,38 @@ def resume_run(
         console.say(f"stop_return = {goal:g} has been reached and no longer counts")
     if damage is not None:
         console.say(f"warning: {damage}; going on from {checkpoint.directory}")
-    changed = [
-        f"{package} {manifest['versions'].get(package)} is now {version}"
-        for package, version in machine.versions().items()
-        if manifest["versions"].get(package) != version
-    ]
-    folder.write_manifest(
-        {key: value for key, value in manifest.items() if key != "format"}
-        | {"config": config.model_dump(mode="json")}
-    )
 
     def restore(runner: Runner) -> None:
         try:
-            problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
-        except (KeyError, ValueError) as error:
+            with stop.at_once(unchanged):
+                problem = runner.load(checkpoint.directory, reproducible=manifest["reproducible"])
+        except RLAgentsError:
+            raise
+        except Exception as error:  # whatever stands in the files
             raise UsageError(
                 f"{checkpoint.directory} cannot be gone on from ({error!r}): another version of "
                 "rlagents wrote it (its commit is the git_commit of the run's config.json), or its "
                 "config was changed. Train anew, or resume with that version."
             ) from error
         cut_logs(folder, runner.step, runner.episodes, runner.evaluated_at)
-        if problem is None and changed:
-            problem = "; ".join(changed)
+        session = machine.describe()
+        problem = problem or machine.difference(
+            [manifest, *manifest.get("resumes", [])][-1], session, config.device
+        )
+        tables = config.model_dump(mode="json")
+        resumed = {"step": runner.step, "time": time.time(), "not_exact": problem, **session}
+        folder.write_manifest(
+            {key: value for key, value in manifest.items() if key != "format"}
+            | {
+                "config": tables,
+                "trained_here": trust.sign(tables["env"]),
+                "resumes": [*manifest.get("resumes", []), resumed],
+            }
+        )
         kind = "exactly" if problem is None else f"but not exactly ({problem})"
         console.say(f"resuming at step {checkpoint.step:,}, {kind}")
 
-    _run(folder, parts, console, reproducible=manifest["reproducible"], restore=restore)
+    _run(folder, parts, console, stop, reproducible=manifest["reproducible"], restore=restore)
     return folder
 
 
@@ -334,6 +403,14 @@ def _close_quietly(observer: Observer, console: ConsoleObserver) -> None:
             console.say(f"warning: {type(observer).__name__} could not be closed: {error}")
 
 
+def _keep_fault(folder: RunFolder, error: DivergedError, config: RunConfig) -> str:
+    """Write down what made learning diverge; return where it is and what to try, in words."""
+    try:
+        return write_fault(folder.directory, error.fault, error.step, config)
+    except OSError as problem:
+        return f"Its batch could not be kept ({problem})."
+
+
 def _report(
     seconds: Mapping[str, float],
     folder: RunFolder,
@@ -353,15 +430,18 @@ def _run(
     folder: RunFolder,
     parts: _Parts,
     console: ConsoleObserver,
+    stop: StopSignal,
     *,
     reproducible: bool,
-    restore: Callable[[Runner], None],
+    restore: Callable[[Runner], None] = lambda runner: None,
 ) -> None:
     config, spec = parts.config, parts.spec
     store = CheckpointStore(folder.checkpoints, config.checkpoint.keep)
+    files = FileObserver(folder, parts.num_actions, say=console.say)
     needed: list[Observer] = [
-        FileObserver(folder, parts.num_actions),
-        CheckpointObserver(store, config.checkpoint),
+        files,
+        # Logs come first: those of a checkpoint's steps are there whenever it is.
+        CheckpointObserver(store, config.checkpoint, before=lambda: files.sync(), say=console.say),
         console,
     ]
     # These may fail without harm: they are switched off, and the run goes on.
@@ -373,6 +453,7 @@ def _run(
                 config,
                 lambda: make_player(spec, config.env),
                 reproducible=reproducible,
+                should_stop=stop,
             )
         )
     timer: Timer = parts.profile or no_timer
@@ -385,56 +466,60 @@ def _run(
     step = 0
     first_step: int | None = None  # None until the run has been brought back
     ended: RunEnded | None = None
-    with StopSignal() as stop:
-        runner = Runner(
-            config,
-            parts.env,
-            parts.agent,
-            make_eval_env=lambda number: make_eval_env(spec, config.env, number),
-            should_stop=stop,
-            overlap=config.device != "cpu" or parts.networks_at_once > 1,
-            timer=timer,
-        )
-        try:
-            restore(runner)
-            first_step = runner.step
-            if parts.profile is not None:
-                parts.profile.start()
-            for event in runner.run():
-                step = event.clock.step
-                for observer in needed:
+    runner = Runner(
+        config,
+        parts.env,
+        parts.agent,
+        make_eval_env=lambda number: make_eval_env(spec, config.env, number),
+        should_stop=stop,
+        overlap=config.device != "cpu" or parts.networks_at_once > 1,
+        timer=timer,
+    )
+    try:
+        restore(runner)
+        first_step = runner.step
+        if parts.profile is not None:
+            parts.profile.start()
+        for event in runner.run():
+            step = event.clock.step
+            for observer in needed:
+                show(event, observer)
+            for observer in optional.copy():
+                try:
                     show(event, observer)
-                for observer in optional.copy():
-                    try:
-                        show(event, observer)
-                    except Exception as error:  # whatever it is, the run is worth more
-                        optional.remove(observer)
-                        name = type(observer).__name__
-                        console.say(f"warning: {name} is switched off: {error}")
-                        _close_quietly(observer, console)
-                if isinstance(event, RunEnded):
-                    ended = event
-            if parts.profile is not None:
-                _report(parts.profile.seconds(), folder, console, first_step, step)
-        except Exception as error:
-            if first_step is None and isinstance(error, UsageError):
-                raise  # refused before anything began
-            with contextlib.suppress(OSError):  # a full disk may be the very reason
-                folder.write_status("failed", step, error=str(error))
-            last = store.index().get("last")
-            kept = (
-                f"The last checkpoint is {folder.checkpoints / last}; go on from it with: rlagents "
-                f"resume {folder.directory}"
-                if last
-                else f"There was no checkpoint yet; what there is, is in {folder.directory}"
-            )
-            if isinstance(error, RLAgentsError):
-                raise RunFailedError(f"{error} {kept}") from error
-            raise RunFailedError(f"The run failed: {error!r}. {kept}") from error
-        finally:
-            runner.close()
-            for observer in [*optional, *needed]:
-                _close_quietly(observer, console)
+                except StoppedError as stopped:
+                    console.say(str(stopped))
+                except Exception as error:  # whatever it is, the run is worth more
+                    optional.remove(observer)
+                    name = type(observer).__name__
+                    console.say(f"warning: {name} is switched off: {error}")
+                    _close_quietly(observer, console)
+            if isinstance(event, RunEnded):
+                ended = event
+        if parts.profile is not None:
+            _report(parts.profile.seconds(), folder, console, first_step, step)
+    except Exception as error:
+        if first_step is None and isinstance(error, UsageError | StoppedError):
+            raise  # before anything began
+        reason = f"The run failed: {error!r}."
+        if isinstance(error, RLAgentsError):
+            reason = str(error)
+        if isinstance(error, DivergedError):
+            reason += " " + _keep_fault(folder, error, config)
+        with contextlib.suppress(OSError):  # a full disk may be the very reason
+            folder.write_status("failed", step, error=reason)
+        last = store.index().get("last")
+        kept = (
+            f"The last checkpoint is {folder.checkpoints / last}; go on from it with: rlagents "
+            f"resume {folder.directory}"
+            if last
+            else f"There was no checkpoint yet; what there is, is in {folder.directory}"
+        )
+        raise RunFailedError(f"{reason} {kept}") from error
+    finally:
+        runner.close()
+        for observer in [*optional, *needed]:
+            _close_quietly(observer, console)
     if ended is not None and ended.state == "stopped":
         raise StoppedError(
             f"Stopped at step {ended.clock.step:,}. Go on with: rlagents resume {folder.directory}"

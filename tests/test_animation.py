@@ -163,13 +163,13 @@ def test_the_box_of_what_has_changed() -> None:
 
 
 def test_a_sentence_on_the_size(tmp_path: Path) -> None:
-    tiny, small, large, film = (tmp_path / name for name in ("t.gif", "a.gif", "b.webp", "c.mp4"))
-    tiny.write_bytes(bytes(47_453))
+    small, large, film, tiny = (tmp_path / name for name in ("a.gif", "b.webp", "c.mp4", "d.gif"))
+    tiny.write_bytes(bytes(2345))
     small.write_bytes(bytes(1_240_000))
     large.write_bytes(bytes(10_100_000))
     film.write_bytes(bytes(20_000_000))
-    assert size_note(tiny) == "t.gif has 47 kB."
     assert size_note(small) == "a.gif has 1.2 MB."
+    assert size_note(tiny) == "d.gif has 2.3 kB."
     assert size_note(film) is None
     note = size_note(large) or ""
     assert note.startswith("b.webp has 10.1 MB, more than the 10 MB that GitHub takes")

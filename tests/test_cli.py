@@ -110,7 +110,7 @@ def test_version(cli: Cli) -> None:
             "watch",
             [
                 *("RUNS_DIR", "default: runs", "--port", "0 to 65535", "8420", "--host"),
-                *("127.0.0.1", "--token", "16 or more", "--open", "--no-open", "--allow-import"),
+                *("127.0.0.1", "--token", "16 to 200", "--open", "--no-open", "--allow-import"),
             ],
         ),
         ("list", ["envs", "agents", "configs", "pretrained", "--json"]),

@@ -443,6 +443,18 @@ def test_a_place_that_cannot_be_written_is_refused(runs: Path, cli: Cli) -> None
         assert f"--output: {runs.parent / name} {says}" in outcome.err
 
 
+@pytest.mark.parametrize("length", [201, 300, 5000])
+def test_names_that_are_too_long_are_refused(runs: Path, cli: Cli, length: int) -> None:
+    write_run(runs, "a")
+    name = f"{'x' * length}.png"
+    outcome = cli("compare", "a", "--runs-dir", runs, "--output", runs / name)
+    assert outcome.code == 2
+    assert f"expected a name of at most 200 bytes, got {length + 4}: xxx" in outcome.err
+    outcome = cli("compare", 30 * name, "--runs-dir", runs)
+    assert outcome.code == 2
+    assert "There is no run" in outcome.err
+
+
 def test_a_damaged_file_is_named_with_its_line(runs: Path, cli: Cli) -> None:
     folder = write_run(runs, "a", returns=[1], evaluations=[[1], [2]])
     path = folder.directory / "evaluations.csv"

@@ -406,6 +406,8 @@ def test_a_loss_that_is_not_a_number_leaves_a_gap(tmp_path: Path) -> None:
         *("", "{", '{"step": 1', "[1, 2]", "7", "null", "\0\0", '{"step": 5, "wall_time_s": "x"}'),
         *(line(5, charts_SPS="fast"), line(5, charts_SPS=[1]), line(5, charts_SPS=True)),
         *('{"step": null, "wall_time_s": 1, "charts/SPS": 1.5}', line(5).replace("0.5", "NaN")),
+        *('{"step": NaN, "wall_time_s": 1}', '{"step": 1, "wall_time_s": Infinity}'),
+        *('{"step": null, "wall_time_s": 1}', '{"step": 1, "wall_time_s": null}'),
         *('{"charts/SPS": 5.0}', '{"step": 1, "wall_time_s": 1, "charts/SPS": 1' + "0" * 400 + "}"),
     ],
 )

@@ -134,10 +134,67 @@ def test_actions_are_there_before_the_row_that_promises_them(
 
     observer = FileObserver(folder, 3)
     observer(RunStarted(Clock(0, 0, 0.0), 100))
-    monkeypatch.setattr(ActionLog, "append", fails)
-    with pytest.raises(OSError, match="full"):
+    with monkeypatch.context() as patch:
+        patch.setattr(ActionLog, "append", fails)
         observer(episode_ended(0, 7, 7))
     assert list(folder.episodes()) == []
+    observer(Logged(Clock(40, 160, 1.0), {}))  # tried again
+    assert [episode.episode for episode in folder.episodes()] == [0]
+    assert len(ActionLog(folder).read(0)) == 7
+
+
+def test_logs_wait_while_the_disk_is_full(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    observer = FileObserver(folder, 3, say=said.append)
+    observer(RunStarted(Clock(0, 0, 0.0), 100))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "episodes.csv")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlagents.observers.files.append_whole", full)
+        for number in range(5):  # more episodes than tries: only the first is one
+            observer(episode_ended(number, 7 * (number + 1), 7))
+        observer(Logged(Clock(40, 160, 1.0), {"x": 1.0}))
+        with pytest.raises(OSError, match="No space"):
+            observer.sync()  # so that no checkpoint is written without them
+        observer(episode_ended(5, 42, 7))
+    assert [text.split("training goes on")[0] for text in said] == [
+        f"warning: The logs in {folder.directory} could not be written "
+        "(No space left on device: episodes.csv); "
+    ] * 2
+    assert "2 more times" in said[0]
+    assert "1 more time" in said[1]
+    assert list(folder.episodes()) == []
+    observer(Logged(Clock(60, 240, 2.0), {"x": 2.0}))
+    assert [episode.episode for episode in folder.episodes()] == list(range(6))
+    assert [line["x"] for line in lines(folder.directory / "metrics.jsonl")] == [1.0, 2.0]
+    observer(episode_ended(6, 70, 7))  # written at once, as before
+    assert len(list(folder.episodes())) == 7
+    with monkeypatch.context() as patch:
+        patch.setattr("rlagents.observers.files.append_whole", full)
+        observer(Logged(Clock(70, 240, 2.0), {}))
+        observer(Logged(Clock(80, 240, 2.0), {}))
+        with pytest.raises(RunFailedError, match=r"3 times in a row.*Make room"):
+            observer(Logged(Clock(90, 240, 2.0), {}))
+
+
+def test_a_full_disk_at_the_end_of_a_run_is_not_forgiven(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = FileObserver(folder, 3)
+    observer(RunStarted(Clock(0, 0, 0.0), 100))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlagents.run.sync", full)  # of status.json
+    with pytest.raises(RunFailedError, match=r"could not be written \(No space"):
+        observer(RunEnded(Clock(100, 400, 3.0), "finished"))
+    assert folder.status()["state"] == "running"
+    assert not list(folder.directory.glob(".*"))
 
 
 def test_a_line_for_each_evaluation(folder: RunFolder) -> None:
@@ -488,7 +545,8 @@ def test_an_observer_that_is_needed_ends_the_run(
     error = OSError(28, "No space left on device")
 
     class Full(failing("__call__", error=error)):  # type: ignore[misc]
-        pass
+        def sync(self) -> None:
+            pass
 
     monkeypatch.setattr(f"rlagents.training.{name}", Full)
     with pytest.raises(RunFailedError, match="No space left") as caught:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import pytest
 from watch_tools import Browser, fake_run
 
@@ -35,6 +38,13 @@ if run.name == "fails":
 output.write_bytes(bytes(1000))
 output.with_suffix(".json").write_text("{}")
 print(json.dumps({"path": str(output)}))
+"""
+
+
+ONLY_A_VIDEO = """
+import pathlib, sys
+pathlib.Path(sys.argv[3]).write_bytes(b"no JSON beside it")
+print('{"path": "training-0.mp4"}')
 """
 
 
@@ -118,6 +128,9 @@ def test_the_last_sentence_says_why_it_failed_and_it_can_be_tried_again(
         ([sys.executable, "-c", "raise SystemExit('\\n')"], "exit code 1"),
         ([sys.executable, "-c", 'print(\'{"path": "/etc/passwd"}\')'], "exit code 0"),
         ([sys.executable, "-c", "import os; os.write(2, b'\\xff')"], "\ufffd"),
+        ([sys.executable, "-c", 'print(\'{"path": "errors.txt"}\')'], "exit code 0"),
+        ([sys.executable, "-c", ONLY_A_VIDEO], "exit code 0"),
+        ([sys.executable, "-c", "raise SystemExit(200_000 * 'ab')"], "ababab"),
     ],
 )
 def test_a_program_that_does_not_do_its_work(
@@ -127,6 +140,78 @@ def test_a_program_that_does_not_do_its_work(
     assert job.state == "failed"
     assert job.error is not None
     assert says in job.error
+    assert len(job.error) <= 500
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"done": 1, "steps": 0}', '{"done": 1' + "0" * 400 + ', "steps": 1}', "[" * 60_000),
+        *('{"done": 5, "steps": 1}', '{"done": -5, "steps": 1}', '{"done": NaN, "steps": 1}'),
+    ],
+)
+def test_nothing_that_an_environment_prints_is_a_hindrance(
+    make: Any, tmp_path: Path, line: str
+) -> None:
+    run = fake_run(tmp_path / "slow")
+    program = PROGRAM.replace('"done": 1', '"done": 0')
+    program = program.replace('"an environment says hello"', repr(line))
+    assert repr(line) in program
+    job = make(command=[sys.executable, "-c", program]).request(run, 0)
+    wait(lambda: (run / "calls").exists())
+    assert job.progress == 0
+    (run / "go").touch()
+    assert done(job).state == "ready"
+
+
+def test_a_line_without_end_takes_no_memory(make: Any, tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Lines(io.StringIO):
+        def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+            read.append(-1 if size is None else size)
+            return super().readline(-1 if size is None else size)
+
+    job = Job(tmp_path, 0, tmp_path)
+    lines = Lines("x" * 200_000 + "\n" + '{"done": 1, "steps": 4}\n')
+    assert Rebuilder._follow(job, lines) is None
+    assert (set(read), job.progress) == ({1 << 16}, 0.25)
+
+
+def test_what_an_environment_has_started_ends_with_it(make: Any, tmp_path: Path) -> None:
+    program = (
+        "import pathlib, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "(pathlib.Path(sys.argv[1]) / 'child').write_text(str(child.pid))\n"
+    )
+    run = fake_run(tmp_path / "one")
+    job = done(make(command=[sys.executable, "-c", program]).request(run, 0))
+    assert job.error == "Playing ended with exit code 0."
+    child = int((run / "child").read_text())
+    wait(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
+
+
+def test_the_program_ends_when_the_server_is_gone() -> None:
+    program = (
+        "import sys, time\n"
+        "from rlagents.watch.rebuild import end_with\n"
+        "end_with(sys.stdin)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        assert child.poll() is None
+        child.stdin.close()
+        assert child.wait(timeout=60) == 1
 
 
 def test_an_episode_that_takes_too_long_is_given_up(make: Any, tmp_path: Path) -> None:
@@ -204,6 +289,17 @@ def test_the_program_says_in_a_sentence_why_not(
     assert out == ""
     assert err.startswith("There is no finished training episode 99999")
     assert err.count("\n") == 1
+
+
+def test_without_mp4_it_is_the_video_that_can_be_written(
+    tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("rlagents.video.video_suffix", lambda: ".webm")
+    monkeypatch.setattr("rlagents.naming.why_no_mp4", lambda: "PyAV is missing")
+    assert main([str(tiny_run.directory), "0", str(tmp_path / "film.mp4")]) == 0
+    path = tmp_path / "film.webm"
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"path": str(path)}
+    assert path.is_file()
 
 
 def test_a_training_episode_is_watched(tiny_run: Any) -> None:

@@ -94,7 +94,7 @@ def test_an_animation_and_its_size(cli: Cli, tiny_run: Any, tmp_path: Path, suff
     outcome = cli("record", tiny_run.directory, "--scale", 1, "--output", path)
     assert outcome.code == 0
     assert outcome.out == f"{path}\n"
-    assert outcome.err == f"film.{suffix} has {path.stat().st_size / 1e3:.0f} kB.\n"
+    assert outcome.err == f"film.{suffix} has {path.stat().st_size / 1e3:.1f} kB.\n"
     told = json.loads((tmp_path / f"film.{suffix}.json").read_text())
     with Image.open(path) as image:
         assert image.size == (600, 400)
@@ -135,9 +135,15 @@ def test_options_go_with_what_comes_with_the_package(cli: Cli, tmp_path: Path) -
         (["--tiled"], "--tiled shows several episodes at once: expected --episodes 2 to 64, got 1"),
         (["--tiled", "--episodes", 65], "expected --episodes 2 to 64, got 65"),
         (["--tiled", "--training-episode", 0], "--tiled does not go with --training-episode"),
-        (["--seconds", 0], "--seconds: expected a number above 0, got 0."),
+        (["--seconds", 0], "--seconds: expected a number above 0, up to 1e+09, got 0."),
+        (["--seconds", "1e308"], "--seconds: expected a number above 0, up to 1e+09, got 1e+308."),
         (["--seconds", "long"], "--seconds: expected a number, got 'long'"),
-        (["--from-second", -1], "--from-second: expected a number, 0 or more, got -1."),
+        (["--from-second", -1], "--from-second: expected a number, 0 to 1e+09, got -1."),
+        (["--from-second", "1e308"], "--from-second: expected a number, 0 to 1e+09, got 1e+308."),
+        (
+            ["--output", 201 * "x" + ".mp4"],
+            "--output: expected a name of at most 200 bytes, got 205",
+        ),
         (["--from-second", 10_000], "--from-second: the episode lasts"),
         (["--scale", 17], "--scale: expected 1 to 16, got 17."),
         (["--scale", 0], "--scale: expected a whole number, 1 or more, got '0'"),

@@ -196,9 +196,18 @@ def test_names_that_no_address_can_hold_cost_the_others_nothing(
     fake_video(run, f"{VIDEO}-é")
     fake_video(run, f"{VIDEO}-\udcff")  # a byte that is no UTF-8
     fake_run(runs / "bad-\udcff")
-    assert list(summaries_of(browser)) == ["räd"]
+    summaries = summaries_of(browser)
+    assert summaries["räd"]["problem"] is None
+    assert "rename it" in summaries["bad-\\udcff"]["problem"]
     found = browser.get("/api/run/r%C3%A4d").json
     assert [video["id"] for video in found["videos"]] == [f"{VIDEO}-é"]
+
+
+def test_a_link_to_itself_hides_no_run(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "one")
+    (runs / "loop").symlink_to("loop")
+    assert list(summaries_of(browser)) == ["one"]
+    assert browser.get("/api/run/one").status == 200
 
 
 # --- the light look at episodes.csv ----------------------------------------
@@ -444,14 +453,14 @@ def test_runs_that_differ_in_their_seed_are_one_curve(browser: Browser, runs: Pa
     answer = browser.get("/api/curves?run=a&run=b&run=c&run=empty&what=evaluation").json
     pair, single = answer["groups"]
     assert pair["runs"] == ["a", "b"]
-    assert pair["x"] == [0, 100]
-    assert pair["center"] == [2, 5]
-    assert (pair["low"], pair["high"]) == ([1, 3], [3, 7])
+    assert pair["x"] == [0, 100, 200]
+    assert pair["center"] == [2, 5, 51.5]  # the shorter one counts with its last value, 3
+    assert (pair["low"], pair["high"]) == ([1, 3, 3], [3, 7, 100])
     assert single["runs"] == ["c"]
     assert single["low"] == single["center"] == single["high"]
     assert "learning_rate" in single["label"]
     assert "empty has no evaluation returns yet." in answer["notes"]
-    assert any("ends where the first of its runs ends" in note for note in answer["notes"])
+    assert any(note.endswith("ended earlier with their last value: a.") for note in answer["notes"])
 
 
 def test_groups_of_long_runs_have_few_points(browser: Browser, runs: Path) -> None:
@@ -499,6 +508,14 @@ def test_groups_that_cannot_be_shown(
     answer = browser.get(f"/api/curves?{query}")
     assert answer.status == status
     assert says in answer.error
+
+
+def test_a_page_for_so_many_runs_at_most(browser: Browser, runs: Path) -> None:
+    fake_run(runs / "a")
+    assert browser.get("/compare?" + "&".join(["run=a"] * 32)).status == 200
+    answer = browser.get("/compare?" + "&".join(["run=a"] * 33))
+    assert answer.status == 400
+    assert b"at most 32 runs, got 33" in answer.body
 
 
 # --- videos ----------------------------------------

@@ -130,6 +130,8 @@ def test_nothing_can_be_changed(browser: Browser, method: str, path: str) -> Non
         {"origin": "http://127.0.0.1:9999"},
         {"origin": "http://localhost:8420"},
         {"origin": "http://[127.0.0.1:8420"},
+        {"origin": "http://["},
+        {"origin": ""},
     ],
 )
 def test_other_pages_cannot_make_it_work(runs: Path, headers: dict[str, str]) -> None:
@@ -217,6 +219,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
         told["app"] = self.config.app
+        told["ws"] = self.config.ws
         told["port"] = sockets[0].getsockname()[1]
         told["address"] = sockets[0].getsockname()[0]
 
@@ -226,9 +229,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
-    outcome = cli("watch", tmp_path / "nothing")
-    assert outcome.code == 2
-    assert "There is no folder" in outcome.err
+    for name in ("nothing", 5000 * "x"):
+        outcome = cli("watch", tmp_path / name)
+        assert outcome.code == 2
+        assert "There is no folder" in outcome.err
 
 
 def test_a_run_can_be_named_as_elsewhere(
@@ -249,6 +253,7 @@ def test_it_listens_to_this_machine_alone(cli: Cli, runs: Path, started: dict[st
     assert outcome.out == f"watching {runs} at http://127.0.0.1:{port}/ (Ctrl-C ends)\n"
     assert started["address"] == "127.0.0.1"
     assert started["opened"] == []
+    assert started["ws"] == "none"  # what the guard does not see
     assert Browser(started["app"], "evil.example").get("/").status == 400
 
 

@@ -19,6 +19,7 @@ from rlagents import video
 from rlagents.errors import UsageError
 from rlagents.naming import check_output
 from rlagents.video import VideoError
+from rlagents.watch import rebuild
 from rlagents.webm import WebmWriter
 
 HEIGHT, WIDTH = 40, 48
@@ -201,6 +202,17 @@ def test_a_training_and_record_without_pyav(
     outcome = cli("record", run)
     assert outcome.code == 0
     assert outcome.out.endswith(".webm\n")
+
+
+def test_an_episode_on_demand_without_pyav(
+    no_av: None, tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = tmp_path / "training-2.mp4"
+    assert rebuild.main([str(tiny_run.directory), "2", str(asked)]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {"path": str(asked.with_suffix(".webm"))}
+    assert Path(told["path"]).is_file()
+    assert asked.with_suffix(".json").is_file()
 
 
 def test_mp4_by_name_is_refused_without_pyav(no_av: None, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import gymnasium as gym
 import numpy as np
@@ -41,6 +42,14 @@ class AgentTables(Protocol):
     @property
     def replay(self) -> Any:
         """`[replay]`, of the class `Agent.ReplayConfig`."""
+
+
+class Fault(NamedTuple):
+    """An update that was not made, since it was not finite."""
+
+    loss: float
+    gradient_norm: float
+    batch: Mapping[str, Tensor]  # what they were computed from
 
 
 class Policy:
@@ -86,6 +95,8 @@ class Agent(Protocol):
     Config: ClassVar[type[Table]]
     NetworkConfig: ClassVar[type[Table] | None] = None
     ReplayConfig: ClassVar[type[Table] | None] = None
+    # Keys of `[agent]` that decide what the network looks like or what its outputs mean.
+    network_keys: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_config(
@@ -152,6 +163,14 @@ class Agent(Protocol):
         """
         return {}
 
+    def fault(self) -> Fault | None:
+        """Return what keeps the agent from learning on, None while all is well.
+
+        Asked for when metrics are logged and before the agent is judged or saved. An agent makes no
+        update whose loss or gradient is not finite, nor any after it, and says so here.
+        """
+        return None
+
     def waiting(self) -> BoolArray | None:
         """Tell which environments should not begin another episode yet: [N] bool; None for none.
 
@@ -172,8 +191,26 @@ class Agent(Protocol):
     def policy(self) -> Policy:
         """Return a copy of the policy to evaluate, which shares nothing with the agent."""
 
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the weights that another run plays with: its `network.safetensors`.
+
+        Args:
+            weights: by name.
+            table: that run's `[agent]`.
+
+        Raises:
+            ValueError: they do not fit, or would mean something else here.
+            UsageError: this agent cannot begin with weights at all.
+        """
+        raise UsageError(
+            f"--init-from: {type(self).__name__} has no take_weights; see docs/your-own-agent.md."
+        )
+
     def save(self, directory: Path, *, experience: bool = True) -> None:
-        """Write everything that learning depends on; stored experience only if asked for."""
+        """Write everything that learning depends on; stored experience only if asked for.
+
+        What plays goes to `network.safetensors`.
+        """
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote.

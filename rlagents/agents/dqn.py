@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -51,8 +51,17 @@ from torch import Tensor, nn
 
 from rlagents import seeding
 from rlagents.agents import storage
-from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.agents.base import (
+    Agent,
+    AgentTables,
+    Fault,
+    Policy,
+    network_table,
+    require_discrete,
+)
+from rlagents.agents.guard import Guard, clip_gradients, step_unless
 from rlagents.agents.optimizers import CenteredRMSprop
+from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
     CategoricalQNetwork,
@@ -220,6 +229,11 @@ class _Prepared(NamedTuple):
     weights: Tensor | None  # [B] float32, of the losses; None where all are 1
     drawn: Drawn | None  # whose priorities follow from the errors, if there are priorities
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the loss is computed from, by name."""
+        named = {"observation": self.observation, "action": self.action, "target": self.target}
+        return named if self.weights is None else {**named, "weights": self.weights}
+
 
 class _Improvement(NamedTuple):
     """What comes of a gradient step."""
@@ -227,6 +241,7 @@ class _Improvement(NamedTuple):
     metrics: Metrics
     drawn: Drawn | None
     errors: Tensor  # [B] float32: target less value, or one distribution's divergence from another
+    skipped: bool | Tensor  # whether it was not made, since it was not finite
 
 
 class DQN(Agent):
@@ -246,6 +261,7 @@ class DQN(Agent):
     Config: ClassVar[type[Table]] = DQNConfig
     NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
     ReplayConfig: ClassVar[type[Table] | None] = ReplayConfig
+    network_keys: ClassVar[tuple[str, ...]] = ("loss", "num_atoms", "value_min", "value_max")
 
     def __init__(
         self,
@@ -291,6 +307,7 @@ class DQN(Agent):
             self._noise = _torch_generator(seed, _NOISE, device)
             self._learning_noise = _torch_generator(seed, _LEARNING_NOISE, device)
         self._device = device
+        self._guard = Guard(device)
         self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
@@ -346,8 +363,10 @@ class DQN(Agent):
     ) -> Policy:
         """Return the policy that `save` wrote to `directory`."""
         num_actions = require_discrete("dqn", action_space)
-        network = _make_network(config, observation_space, num_actions)
-        storage.load_module(network, directory / "network.safetensors")
+        network = storage.load_new_module(
+            lambda: _make_network(config, observation_space, num_actions),
+            directory / "network.safetensors",
+        )
         return Policy(network, "action values", device)
 
     @classmethod
@@ -471,6 +490,11 @@ class DQN(Agent):
         self._wait_for_learner()
         return self._report()
 
+    def fault(self) -> Fault | None:
+        """Return what was not finite in an update, None as long as all was."""
+        self._wait_for_learner()
+        return self._guard.fault()
+
     def _report(self) -> Metrics:
         """Return the means over the updates since the last report."""
         updates, self._updates = self._updates, []
@@ -481,7 +505,7 @@ class DQN(Agent):
 
     def _update(self) -> Metrics:
         improvement = self._improve(self._prepare(), self.learning_rate)
-        self._follow()
+        self._follow(improvement)
         self._set_priorities([improvement])
         return improvement.metrics
 
@@ -494,21 +518,24 @@ class DQN(Agent):
         if self._improving is not None:
             improving, self._improving = self._improving, None
             for improvement in improving.result():
-                self._follow()
+                self._follow(improvement)
                 self._learned.append(improvement)
                 self._updates.append(improvement.metrics)
 
-    def _follow(self) -> None:
+    def _follow(self, improvement: _Improvement) -> None:
         """Move the target network after a gradient step, where it is not copied."""
         if self._config.target_tau is not None:
-            _move(self._target, self._network, self._config.target_tau)
+            part = self._config.target_tau * (1 - improvement.skipped)
+            _move(self._target, self._network, part)
 
     def _set_priorities(self, improvements: Sequence[_Improvement]) -> None:
         """Set priorities by the errors that gradient steps found."""
         for improvement in improvements:
             if improvement.drawn is not None:
                 assert isinstance(self._replay, PrioritizedReplay)  # none else tells what was drawn
-                self._replay.update_priorities(improvement.drawn, improvement.errors.cpu().numpy())
+                errors = improvement.errors.cpu().numpy()
+                if np.isfinite(errors).all():  # or there would be nothing left to draw by
+                    self._replay.update_priorities(improvement.drawn, errors)
 
     def _copy_to_target(self) -> None:
         """Copy the network into the target network if it is time to."""
@@ -569,15 +596,15 @@ class DQN(Agent):
         loss = losses.mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._config.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.max_grad_norm)
+        norm = clip_gradients(self._network.parameters(), self._config.max_grad_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        skip = self._guard.look(loss.detach(), norm, prepared.tensors)
+        step_unless(skip, self._optimizer)
         if self._config.average_decay > 0:
-            _move(self._playing, self._network, 1 - self._config.average_decay)
+            _move(self._playing, self._network, (1 - self._config.average_decay) * (1 - skip))
         metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
-        return _Improvement(metrics, prepared.drawn, errors.detach())
+        return _Improvement(metrics, prepared.drawn, errors.detach(), skip)
 
     def _compare_distributions(
         self, network: CategoricalQNetwork, prepared: _Prepared
@@ -620,6 +647,16 @@ class DQN(Agent):
         self._wait_for_learner()
         return Policy(copy.deepcopy(self._playing), "action values", self._device)
 
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the weights that another run plays with, in every network."""
+        if self._config.loss == "categorical" == table.get("loss"):
+            for key in ("value_min", "value_max"):
+                there, here = table.get(key), getattr(self._config, key)
+                if there != here:
+                    raise ValueError(f"{key} is {there} there and {here} here")
+        for network in (self._network, self._target, self._playing, self._acting):
+            take_over(network, weights)
+
     def save(self, directory: Path, *, experience: bool = True) -> None:
         """Write networks, optimizer, counters and generators, and replay if asked for.
 
@@ -661,9 +698,9 @@ class DQN(Agent):
         storage.load_module(self._target, directory / "target.safetensors")
         storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = storage.load_json(directory / "state.json")
-        self._steps = state["steps"]
-        self._owed_steps = state["owed_steps"]
-        self._steps_since_target = state["steps_since_target"]
+        self._steps = storage.count_in(state, "steps")
+        self._owed_steps = storage.count_in(state, "owed_steps")
+        self._steps_since_target = storage.count_in(state, "steps_since_target")
         self._late.set_state(state["late"])
         storage.set_generator_state(self._exploration, state["exploration"])
         storage.set_generator_state(self._replay_generator, state["sampling"])
@@ -674,7 +711,7 @@ class DQN(Agent):
             storage.load_module(self._acting, directory / "acting.safetensors")
         if (directory / "replay").is_dir():
             self._replay.load(directory / "replay")
-            self._learn_after = state["learn_after"]
+            self._learn_after = storage.count_in(state, "learn_after")
             if self._learner is not None:
                 path = directory / "replay" / "prepared.safetensors"
                 self._prepared = _load_prepared(path, self._device)
@@ -685,7 +722,7 @@ class DQN(Agent):
 
 
 @torch.no_grad()
-def _move(follower: nn.Module, leader: nn.Module, part: float) -> None:
+def _move(follower: nn.Module, leader: nn.Module, part: float | Tensor) -> None:
     """Let a network's weights go a part of the way to another's."""
     pairs = zip(follower.parameters(), leader.parameters(), strict=True)
     for following, leading in pairs:
@@ -741,7 +778,9 @@ def _save_learned(improvements: Sequence[_Improvement], path: Path) -> None:
 def _load_learned(path: Path) -> list[_Improvement]:
     """Read back what `_save_learned` wrote; metrics have been reported by then."""
     return [
-        _Improvement({}, Drawn(parts["leaves"].numpy(), parts["rows"].numpy()), parts["errors"])
+        _Improvement(
+            {}, Drawn(parts["leaves"].numpy(), parts["rows"].numpy()), parts["errors"], False
+        )
         for parts in _load_numbered(path)
     ]
 

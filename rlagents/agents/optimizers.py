@@ -21,6 +21,8 @@ class CenteredRMSprop(torch.optim.Optimizer):
     floor of it: 0.01 in place of 0.1 for the paper's 0.01. The "gradient momentum" of the paper's
     table is the decay of m; the step has no momentum.
 
+    A step changes nothing where a tensor `found_inf` is set to 1, as a fused Adam's does not.
+
     Args:
         parameters: to be changed.
         lr: learning rate.
@@ -37,19 +39,25 @@ class CenteredRMSprop(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step along the gradients at hand."""
         assert closure is None
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
-            decay, epsilon = group["decay"], group["epsilon"]
+            keep, epsilon = group["decay"], group["epsilon"]
+            decay: float | Tensor = keep
+            if found_inf is not None:
+                decay = torch.where(found_inf > 0, 1, keep)
             for parameter in group["params"]:
                 gradient: Tensor | None = parameter.grad
                 if gradient is None:
                     continue
+                if found_inf is not None:
+                    gradient.masked_fill_(found_inf > 0, 0)
                 state = self.state[parameter]
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
                     state["square"] = torch.zeros_like(parameter)
-                mean: Tensor = state["mean"].mul_(decay).add_(gradient, alpha=1 - decay)
+                mean: Tensor = state["mean"].mul_(decay).add_(gradient, alpha=1 - keep)
                 square: Tensor = state["square"].mul_(decay)
-                square.addcmul_(gradient, gradient, value=1 - decay)
+                square.addcmul_(gradient, gradient, value=1 - keep)
                 # Rounding can take the variance of large, steady gradients below zero.
                 variance = (square - mean * mean).clamp_min_(0)
                 parameter.addcdiv_(gradient, variance.add_(epsilon).sqrt_(), value=-group["lr"])

@@ -27,6 +27,7 @@ many more updates, as a game of Pong has 21 points or more.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -35,10 +36,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
+from torch import Tensor
 
 from rlagents import seeding
 from rlagents.agents import storage
-from rlagents.agents.base import Agent, AgentTables, Policy, network_table, require_discrete
+from rlagents.agents.base import (
+    Agent,
+    AgentTables,
+    Fault,
+    Policy,
+    network_table,
+    require_discrete,
+)
+from rlagents.agents.guard import Guard, clip_gradients, step_unless
+from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
     NetworkConfig,
@@ -119,6 +130,7 @@ class Reinforce(Agent):
 
     Config: ClassVar[type[Table]] = ReinforceConfig
     NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
+    network_keys: ClassVar[tuple[str, ...]] = ("baseline",)
 
     def __init__(
         self,
@@ -140,6 +152,8 @@ class Reinforce(Agent):
         self._quota = config.episodes_per_update // num_envs
         self._generator = seeding.generator(seed, _EXPLORATION)
         self._device = device
+        # An update takes long, and the next choice of actions waits for it in any case.
+        self._guard = Guard(device, read=True)
         self._running = [Trajectory(observation_space) for _ in range(num_envs)]
         self._finished: list[list[Trajectory]] = [[] for _ in range(num_envs)]
 
@@ -177,8 +191,10 @@ class Reinforce(Agent):
         device: torch.device,
     ) -> Policy:
         """Return the policy that `save` wrote to `directory`."""
-        network = _make_network(config, observation_space, action_space)
-        storage.load_module(network, directory / "network.safetensors")
+        network = storage.load_new_module(
+            lambda: _make_network(config, observation_space, action_space),
+            directory / "network.safetensors",
+        )
         return Policy(network, "probabilities", device)
 
     @classmethod
@@ -288,9 +304,9 @@ class Reinforce(Agent):
                 )
                 loss.backward()
                 sums += parts.detach() / steps
-        if config.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.max_grad_norm)
-        self._optimizer.step()
+        norm = clip_gradients(self._network.parameters(), config.max_grad_norm)
+        skip = self._guard.look(sums.sum(), norm, lambda: _tensors(episodes, returns))
+        step_unless(skip, self._optimizer)
         metrics = {"losses/policy_loss": sums[0], "losses/entropy": sums[2]}
         if config.baseline == "value":
             metrics["losses/value_loss"] = sums[1]
@@ -313,6 +329,10 @@ class Reinforce(Agent):
         entropy = -(log_probability.exp() * log_probability).sum()
         return torch.stack([-(advantage * chosen).sum(), value_loss, entropy])
 
+    def fault(self) -> Fault | None:
+        """Return what was not finite in an update, None as long as all was."""
+        return self._guard.fault()
+
     def interrupt(self) -> None:
         """Drop the episodes that have begun."""
         self._running = [Trajectory(self._observation_space) for _ in range(self._num_envs)]
@@ -320,6 +340,10 @@ class Reinforce(Agent):
     def policy(self) -> Policy:
         """Return a copy."""
         return Policy(copy.deepcopy(self._network), "probabilities", self._device)
+
+    def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
+        """Begin with the policy of another run and, if there is one, its baseline."""
+        take_over(self._network, weights)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:
         """Write network, optimizer and generator, and the episodes at hand if asked for."""
@@ -352,6 +376,16 @@ class Reinforce(Agent):
             self._finished[i] = [Trajectory(self._observation_space) for _ in range(count)]
             for k, episode in enumerate(self._finished[i]):
                 episode.load(folder, f"{i}-{k}")
+
+
+def _tensors(episodes: Sequence[Trajectory], returns: FloatArray) -> dict[str, Tensor]:
+    """Return what the loss of an update is computed from, by name; episodes one after the other."""
+    return {
+        "observation": torch.from_numpy(np.concatenate([e.observations() for e in episodes])),
+        "action": torch.from_numpy(np.concatenate([e.actions() for e in episodes])),
+        "return": torch.from_numpy(returns),
+        "lengths": torch.tensor([len(episode) for episode in episodes]),
+    }
 
 
 def _make_network(

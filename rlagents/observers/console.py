@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +22,7 @@ from rlagents.events import (
     RunEnded,
     RunStarted,
 )
+from rlagents.files import append_whole
 from rlagents.run import RunFolder
 from rlagents.wording import duration
 
@@ -99,8 +102,8 @@ class ConsoleObserver:
             self._live = None
 
     def _say(self, text: str, *, panel_shows_it: bool = False) -> None:
-        with (self._folder.directory / "run.log").open("a", encoding="utf-8") as log:
-            log.write(text + "\n")
+        with contextlib.suppress(OSError):  # it may be the full disk that is spoken of
+            append_whole(self._folder.directory / "run.log", f"{text}\n".encode())
         if not (panel_shows_it and self._live is not None):
             self._console.print(Text(text), soft_wrap=True)
 

@@ -8,12 +8,15 @@ observation is an item of its own, a stack of one.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 
+from rlagents.files import load_array, save_array
 from rlagents.replay.items import Compression, Storage, footprint_of_items, make_items
+from rlagents.replay.segments import Segments
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, Footprint, IntArray
 
@@ -58,6 +61,8 @@ class FrameRings:
             storage=storage,
         )
         self._age = np.zeros((num_envs, rows), dtype=np.uint8)  # frames before it, at most stack-1
+        item_bytes = math.prod(self._item_shape) * np.dtype(observation_space.dtype).itemsize
+        self._segments = Segments(self.items, num_envs, rows, item_bytes)
 
     @staticmethod
     def footprint(
@@ -108,13 +113,26 @@ class FrameRings:
         flat = out.reshape(len(rows) * self.stack, *self._item_shape)
         self.items.take(index.ravel(), flat)
 
-    def save(self, directory: Path, filled: int) -> None:
-        """Write the first `filled` slots of every ring to `directory`."""
-        self.items.save(directory, self.num_envs, filled)
-        np.save(directory / "age.npy", self._age[:, :filled])
+    def save(self, directory: Path, heads: IntArray) -> None:
+        """Write what the rings hold to `directory`; see segments.py.
 
-    def load(self, directory: Path) -> None:
-        """Read back what `save` wrote."""
-        self.items.load(directory, self.num_envs)
-        age = np.load(directory / "age.npy", allow_pickle=False)
-        self._age[:, : age.shape[1]] = age
+        Args:
+            directory: to write to.
+            heads: [N] int64, rows written so far to each ring.
+        """
+        self._segments.save(directory, heads)
+        filled = int(min(heads.max(), self.rows))
+        save_array(directory / "age.npy", self._age[:, :filled])
+
+    def load(self, directory: Path, heads: IntArray) -> None:
+        """Read back what `save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or of other rings.
+        """
+        filled = int(min(heads.max(), self.rows))
+        age = load_array(directory / "age.npy", np.uint8, (self.num_envs, filled))
+        if age.max(initial=0) >= self.stack:
+            raise ValueError("age.npy counts more frames than a stack has")
+        self._segments.load(directory, heads)
+        self._age[:, :filled] = age

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlagents.errors import RunFailedError, UsageError
+from rlagents.files import load_array, save_array
 from rlagents.types import Array, Footprint, IntArray
 
 Compression = Literal["none", "lz4"]
@@ -34,11 +35,15 @@ class Items(Protocol):
     def take(self, index: IntArray, out: Array) -> None:
         """Read the items of these numbers, [K], into `out`, [K, ...]."""
 
-    def save(self, directory: Path, rings: int, filled: int) -> None:
-        """Write the first `filled` items of each of `rings` equal parts to `directory`."""
+    def save(self, path: Path, begin: int, end: int) -> None:
+        """Write the items numbered from `begin` to before `end` to an .npy file."""
 
-    def load(self, directory: Path, rings: int) -> None:
-        """Read back what `save` wrote."""
+    def load(self, path: Path, begin: int, end: int) -> None:
+        """Read back what `save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or holds other items.
+        """
 
 
 def make_items(
@@ -94,16 +99,13 @@ class MemoryItems:
         """Read items."""
         np.take(self.array, index, axis=0, out=out, mode="clip")
 
-    def save(self, directory: Path, rings: int, filled: int) -> None:
-        """Write `items.npy`."""
-        np.save(directory / "items.npy", _in_rings(self.array, rings)[:, :filled])
+    def save(self, path: Path, begin: int, end: int) -> None:
+        """Write items."""
+        save_array(path, self.array[begin:end])
 
-    def load(self, directory: Path, rings: int) -> None:
-        """Read `items.npy`."""
-        for index, ring in enumerate(_in_rings(self.array, rings)):
-            # Mapped anew for each ring: pages that were read stay in memory until it is let go.
-            items = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
-            ring[: items.shape[1]] = items[index]
+    def load(self, path: Path, begin: int, end: int) -> None:
+        """Read items."""
+        self.array[begin:end] = load_array(path, self.array.dtype, self.array[begin:end].shape)
 
 
 class DiskItems:
@@ -157,16 +159,14 @@ class DiskItems:
         """Read items."""
         np.take(self.array, index, axis=0, out=out, mode="clip")
 
-    def save(self, directory: Path, rings: int, filled: int) -> None:
-        """Write `items.npy`."""
-        np.save(directory / "items.npy", _in_rings(self.array, rings)[:, :filled])
+    def save(self, path: Path, begin: int, end: int) -> None:
+        """Write items."""
+        save_array(path, self.array[begin:end])
 
-    def load(self, directory: Path, rings: int) -> None:
-        """Read `items.npy`."""
-        held = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
-        rows = len(self.array) // rings
-        for ring, items in enumerate(held):
-            self.put(ring * rows + np.arange(len(items)), items)
+    def load(self, path: Path, begin: int, end: int) -> None:
+        """Read items."""
+        items = load_array(path, self.array.dtype, self.array[begin:end].shape)
+        self.put(np.arange(begin, end), items)
 
 
 class CompressedItems:
@@ -196,29 +196,29 @@ class CompressedItems:
             )
             begin += size
 
-    def save(self, directory: Path, rings: int, filled: int) -> None:
-        """Write `items.npy`, compressed items one after the other, and `lengths.npy`."""
-        rows = len(self.held) // rings
-        parts = [self.held[ring * rows : ring * rows + filled] for ring in range(rings)]
-        lengths = np.array([[len(item) for item in part] for part in parts], dtype=np.int64)
-        np.save(directory / "lengths.npy", lengths.reshape(rings, filled))
-        with (directory / "items.npy").open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (int(lengths.sum()),)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                file.writelines(part)
+    def save(self, path: Path, begin: int, end: int) -> None:
+        """Write the lengths of compressed items, [K] int32, and the items one after the other."""
+        items = self.held[begin:end]
+        lengths = np.array([len(item) for item in items], dtype="<i4")
+        save_array(path, np.frombuffer(lengths.tobytes() + b"".join(items), dtype=np.uint8))
 
-    def load(self, directory: Path, rings: int) -> None:
-        """Read `items.npy` and `lengths.npy`."""
-        held = np.load(directory / "items.npy", allow_pickle=False, mmap_mode="r")
-        lengths = np.load(directory / "lengths.npy", allow_pickle=False)
-        rows = len(self.held) // rings
-        ends = np.cumsum(lengths.ravel()).reshape(lengths.shape)
-        for ring in range(rings):
-            for row, (end, length) in enumerate(
-                zip(ends[ring].tolist(), lengths[ring].tolist(), strict=True)
-            ):
-                self.held[ring * rows + row] = held[end - length : end].tobytes()
+    def load(self, path: Path, begin: int, end: int) -> None:
+        """Read compressed items; each is decompressed once, to see that it is one."""
+        data = load_array(path, np.uint8, (None,)).tobytes()
+        start = 4 * (end - begin)
+        lengths = np.frombuffer(data[:start], dtype="<i4").astype(np.int64)
+        if len(data) < start or lengths.min(initial=0) < 0 or start + lengths.sum() != len(data):
+            raise ValueError(f"{path.name} holds other lengths than those of its items")
+        for number, length in enumerate(lengths.tolist(), start=begin):
+            item = data[start : start + length]
+            start += length
+            try:  # asking for the right size, so that no more is ever taken
+                size = len(self._decompress(item, uncompressed_size=self._item_bytes))
+            except Exception as error:  # the compressor has an error class of its own
+                raise ValueError(f"{path.name} holds what is not compressed: {error}") from None
+            if size != self._item_bytes:
+                raise ValueError(f"{path.name} holds an item of {size} bytes")
+            self.held[number] = item
 
 
 # A bytes object's header, its place in the list, and what the allocator rounds up to.
@@ -234,11 +234,6 @@ def scratch_directory() -> Path:
     if "TMPDIR" not in os.environ and var.is_dir() and os.access(var, os.W_OK):
         return var
     return Path(tempfile.gettempdir())
-
-
-def _in_rings(array: Array, rings: int) -> Array:
-    """Return a view of all but the last item, [rings, rows, ...]."""
-    return array[:-1].reshape(rings, -1, *array.shape[1:])
 
 
 def _lz4() -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlagents.files import load_array, read_json, save_array
 from rlagents.replay.ring import Batch, Drawn, TransitionRing
 from rlagents.replay.sum_tree import Masses, SumTree
 from rlagents.schedules import LinearSchedule
@@ -134,21 +135,29 @@ class PrioritizedReplay:
         """Write everything held, but not the generator, to `directory`."""
         self._ring.save(directory)
         masses = self._tree.masses.reshape(self._ring.num_envs, self._ring.rows)
-        np.save(directory / "masses.npy", masses[:, : self._ring.filled])
-        (directory / "priorities.json").write_text(json.dumps({"highest": self._highest}))
+        save_array(directory / "masses.npy", masses[:, : self._ring.filled])
+        text = json.dumps({"highest": self._highest})
+        (directory / "priorities.json").write_text(text, encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: it was saved with another capacity or number of environments.
+            OSError: a file cannot be read.
+            ValueError: it is damaged, or was saved with another capacity or number of environments.
         """
-        self._ring.load(directory)
-        held = np.load(directory / "masses.npy", allow_pickle=False)
-        masses = np.zeros((self._ring.num_envs, self._ring.rows))
-        masses[:, : held.shape[1]] = held
+        ring = self._ring
+        ring.load(directory)
+        held = load_array(directory / "masses.npy", np.float64, (ring.num_envs, ring.filled))
+        if not (held >= 0).all() or not np.isfinite(held.sum()):
+            raise ValueError("masses.npy: expected numbers, 0 or more")
+        masses = np.zeros((ring.num_envs, ring.rows))
+        masses[:, : ring.filled] = held
         self._tree.set_all(masses.ravel())
-        self._highest = json.loads((directory / "priorities.json").read_text())["highest"]
+        highest = read_json(directory / "priorities.json").get("highest")
+        if not isinstance(highest, float) or not 0 < highest < np.inf:
+            raise ValueError(f"priorities.json: expected a number above 0, got {highest!r:.80}")
+        self._highest = highest
 
 
 def importance_weights(masses: Masses, beta: float) -> FloatArray:

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
+from rlagents.files import load_array, read_json, save_array
 from rlagents.replay.frames import FrameRings
 from rlagents.replay.items import Compression, Storage
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, FloatArray, Footprint, IntArray, Transition
+
+_Kind = TypeVar("_Kind")
 
 
 class Drawn(NamedTuple):
@@ -210,36 +213,41 @@ class TransitionRing:
         return reward, discount, np.minimum(rows + steps, self.head[envs] - 1)
 
     def save(self, directory: Path) -> None:
-        """Write everything held to `directory`."""
+        """Write everything held to an empty folder; segments.py says what is not written again."""
         filled = self.filled
-        self.frames.save(directory, filled)
+        self.frames.save(directory, self.head)
         for name in _COLUMNS:
-            np.save(directory / f"{name}.npy", getattr(self, f"_{name}")[:, :filled])
-        state = {
-            "head": self.head.tolist(),
-            "fresh": self._fresh.tolist(),
-            "size": self._size,
-            "rows": self.rows,
-        }
-        (directory / "state.json").write_text(json.dumps(state))
+            save_array(directory / f"{name}.npy", getattr(self, f"_{name}")[:, :filled])
+        state = {"head": self.head.tolist(), "fresh": self._fresh.tolist(), "rows": self.rows}
+        (directory / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: it was saved with another capacity or number of environments.
+            OSError: a file cannot be read.
+            ValueError: it is damaged, or was saved with another capacity or number of environments.
         """
-        state = json.loads((directory / "state.json").read_text())
-        if state["rows"] != self.rows or len(state["head"]) != self.num_envs:
+        state = read_json(directory / "state.json")
+        head, fresh = state.get("head"), state.get("fresh")
+        if not _are(head, int) or not _are(fresh, bool) or len(fresh) != len(head):
+            raise ValueError(
+                "state.json: expected numbers in head and as many true or false in fresh"
+            )
+        if state.get("rows") != self.rows or len(head) != self.num_envs:
             raise ValueError("the replay was saved with another capacity or num_envs")
-        self.frames.load(directory)
+        if not all(0 <= rows < _MOST_ROWS for rows in head):
+            raise ValueError("state.json: head counts what nobody has written")
+        self.head[:] = head
+        self._fresh[:] = fresh
+        self.frames.load(directory, self.head)
         self._no_step[:] = True
         for name in _COLUMNS:
-            column = np.load(directory / f"{name}.npy", allow_pickle=False)
-            getattr(self, f"_{name}")[:, : column.shape[1]] = column
-        self.head[:] = state["head"]
-        self._fresh[:] = state["fresh"]
-        self._size = state["size"]
+            column = getattr(self, f"_{name}")[:, : self.filled]
+            column[:] = load_array(directory / f"{name}.npy", column.dtype, column.shape)
+        never_written = np.arange(self.rows) >= self.head[:, None]
+        self._no_step[never_written] = True
+        self._size = int(np.count_nonzero(~self._no_step))
 
     @property
     def filled(self) -> int:
@@ -248,6 +256,11 @@ class TransitionRing:
 
 
 _COLUMNS = ("action", "reward", "terminated", "over", "no_step")
+_MOST_ROWS = 1 << 48  # that anybody could write to a ring
+
+
+def _are(values: Any, kind: type[_Kind]) -> TypeGuard[list[_Kind]]:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def rows_for(observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
+from rlagents.files import load_array, save_array
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, FloatArray, IntArray
 
@@ -15,6 +16,7 @@ class Trajectory:
     """Steps that follow one another, as they come: observations, actions, rewards."""
 
     def __init__(self, observation_space: gym.spaces.Box) -> None:
+        self._space = observation_space
         self._stacked = isinstance(observation_space, FrameStack)
         self._stack = observation_space.shape[0] if self._stacked else 1
         self._items: list[Array] = []
@@ -55,20 +57,28 @@ class Trajectory:
     def save(self, directory: Path, name: str) -> None:
         """Write the steps so far to `directory`, under `name`."""
         if len(self):
-            np.save(directory / f"{name}-items.npy", np.stack(self._items))
-            np.save(directory / f"{name}-actions.npy", self.actions())
-            np.save(directory / f"{name}-rewards.npy", np.array(self._rewards, dtype=np.float64))
+            save_array(directory / f"{name}-items.npy", np.stack(self._items))
+            save_array(directory / f"{name}-actions.npy", self.actions())
+            rewards = np.array(self._rewards, dtype=np.float64)
+            save_array(directory / f"{name}-rewards.npy", rewards)
 
     def load(self, directory: Path, name: str) -> None:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: it was written with another stack, or before stacks were saved whole.
+            OSError: a file cannot be read.
+            ValueError: it is damaged, or was written with another stack, or before stacks were
+                saved whole.
         """
         self._items, self._actions, self._rewards = [], [], []
         if (directory / f"{name}-items.npy").exists():
-            self._items = list(np.load(directory / f"{name}-items.npy", allow_pickle=False))
-            self._actions = np.load(directory / f"{name}-actions.npy", allow_pickle=False).tolist()
-            self._rewards = np.load(directory / f"{name}-rewards.npy", allow_pickle=False).tolist()
-            if len(self._items) != len(self._actions) + self._stack - 1:
+            space = self._space
+            shape = space.shape[1:] if self._stacked else space.shape
+            items = load_array(directory / f"{name}-items.npy", space.dtype, (None, *shape))
+            actions = load_array(directory / f"{name}-actions.npy", np.int64, (None,))
+            rewards = load_array(directory / f"{name}-rewards.npy", np.float64, (len(actions),))
+            if len(items) != len(actions) + self._stack - 1:
                 raise ValueError(f"{name}-items.npy: frames and actions do not belong together")
+            self._items = list(items)
+            self._actions = actions.tolist()
+            self._rewards = rewards.tolist()

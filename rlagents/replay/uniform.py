@@ -68,6 +68,7 @@ class UniformReplay:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: it was saved with another capacity or number of environments.
+            OSError: a file cannot be read.
+            ValueError: it is damaged, or was saved with another capacity or number of environments.
         """
         self._ring.load(directory)

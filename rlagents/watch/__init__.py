@@ -55,7 +55,7 @@ def serve(
     from rlagents.signals import StopSignal
     from rlagents.watch.app import LOOPBACK, create_app
 
-    if not runs_dir.is_dir():
+    if not os.path.isdir(runs_dir):  # False also for a name that is too long
         raise UsageError(
             f"There is no folder {runs_dir} to watch; name a folder of runs, or train an agent, "
             "which makes the folder runs: rlagents train cartpole-dqn"
@@ -76,7 +76,11 @@ def serve(
     app = create_app(runs_dir, token=token, allow_import=allow_import, allowed_hosts=allowed)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            ws="none",  # whatever is installed: nothing here is asked in that way
         )
     )
     address = _url_host(host or _LOCAL_HOST)
@@ -86,7 +90,7 @@ def serve(
     if has_screen() if open_page is None else open_page:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     # uvicorn ends in an orderly way on a signal, and then passes it on.
-    with StopSignal(), listener:
+    with StopSignal(count=False), listener:
         server.run(sockets=[listener])
 
 

@@ -31,7 +31,7 @@ from starlette.types import ASGIApp
 
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.watch.guard import Guard
-from rlagents.watch.library import Library
+from rlagents.watch.library import MOST_COMPARED, Library
 from rlagents.watch.rebuild import BusyError, Job, Rebuilder
 from rlagents.watch.videos import (
     MIME,
@@ -68,7 +68,10 @@ def create_app(
         allowed_hosts: names and addresses that the server may be asked by.
         rebuilder: rebuilds training episodes; one with the usual limits if None.
     """
-    server = _Server(Library(runs_dir, allow_import=allow_import), rebuilder or Rebuilder())
+    server = _Server(
+        Library(runs_dir, allow_import=allow_import),
+        rebuilder or Rebuilder(allow_import=allow_import),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -145,6 +148,8 @@ class _Server:
     def compare_page(self, request: Request) -> Response:
         """Show several runs."""
         runs = request.query_params.getlist("run")
+        if len(runs) > MOST_COMPARED:
+            raise UsageError(f"run: expected at most {MOST_COMPARED} runs, got {len(runs)}.")
         for run in runs:
             self.library.find(run)
         return self._page(request, "compare.html", {"runs": runs})

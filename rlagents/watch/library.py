@@ -20,10 +20,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from rlagents.curves import GRID_POINTS, band, group_runs, resample
+from rlagents.curves import SHORTER, group_curve, group_runs
 from rlagents.errors import UsageError
 from rlagents.logs import CAPACITY, Averages, EpisodePoint, RunLogs
 from rlagents.statistics import Float64Array
+from rlagents.trust import is_trusted
 from rlagents.watch.summaries import (
     Json,
     evaluation_point,
@@ -35,6 +36,7 @@ from rlagents.watch.summaries import (
     summarise,
     unreadable,
 )
+from rlagents.watch.values import text
 from rlagents.watch.videos import (
     NotFoundError,
     can_be_asked_for,
@@ -49,7 +51,9 @@ from rlagents.watch.videos import (
 _SUMMARIES = 4000  # of runs that are kept
 _OPEN_RUNS = 32  # whose curves are kept, at about 2 MB each
 _HEADERS = 4000  # of videos
-_MOST_COMPARED = 32
+MOST_COMPARED = 32
+
+_LARGEST = 2.0**53  # no larger whole number is exact
 
 _Value = TypeVar("_Value")
 
@@ -115,7 +119,8 @@ class Library:
 
     @staticmethod
     def _is_run(entry: os.DirEntry[str]) -> bool:
-        if not can_be_asked_for(entry.name) or not entry.is_dir():
+        # Not entry.is_dir(), which raises for a link that leads to itself.
+        if entry.name.startswith(".") or not os.path.isdir(entry.path):
             return False
         signs = ("config.json", "status.json", "episodes.csv")
         return any(os.path.isfile(os.path.join(entry.path, name)) for name in signs)
@@ -148,12 +153,16 @@ class Library:
         return sorted(summaries, key=lambda summary: (-summary["updated"], summary["id"]))
 
     def _summary(self, run_id: str) -> Json:
+        if not can_be_asked_for(run_id):
+            shown = run_id.encode("utf-8", "backslashreplace").decode("utf-8")
+            problem = "The name of its folder is no text in UTF-8; rename it."
+            return {"id": shown, "updated": 0.0} | unreadable(problem)
         try:
             directory = self._directory(run_id)
             status = read_status(directory)
             key = (directory, signature(directory))
             found = self._summaries.get(key, lambda: summarise(directory))
-        except (NotFoundError, UsageError) as error:
+        except (NotFoundError, UsageError, OSError) as error:
             changed = file_signature(self._root / run_id / "config.json")
             updated = changed[2] / 1e9 if changed else 0.0
             return {"id": run_id, "updated": updated} | unreadable(str(error))
@@ -196,11 +205,11 @@ class Library:
             "config": manifest["config"],
             "versions": manifest["versions"],
             "hardware": manifest.get("hardware", {}),
-            "git_commit": manifest.get("git_commit"),
+            "git_commit": text(manifest.get("git_commit")),
             "threads": manifest["threads"],
             "reproducible": manifest["reproducible"],
             "action_names": _action_names(headers.values()),
-            "error": status.get("error"),
+            "error": text(status.get("error")),
             "evaluations": evaluations,
             "videos": _videos(directory, headers, evaluations),
             "milestones": milestones,
@@ -236,10 +245,11 @@ class Library:
                 f"{env_id} does not reproduce itself from a seed ({manifest['difference']}), so no "
                 "training episode can be shown."
             )
-        if ":" in env_id and not self._allow_import:
+        if not self._allow_import and not is_trusted(manifest):
             return (
                 f"To show training episodes, the environment {env_id} must be imported, and it is "
-                "code that did not come with rlagents. If you trust it, end this server and start: "
+                "code that you have not trained with on this machine. If you trust it, end this "
+                "server and start: "
                 f"rlagents watch {shlex.quote(str(self.runs_dir))} --allow-import"
             )
         return None
@@ -309,14 +319,15 @@ class Library:
     ) -> Json:
         """Return a curve with its band for each group of runs that differ in their seeds only.
 
-        A group's curve goes from where all its runs have values to where the first of them ends.
+        A group's curve begins where all its runs have values; one that ended before the others
+        counts with its last value, as in `rlagents compare`.
 
         Raises:
             NotFoundError: there is no such run.
             UsageError: one cannot be read, or there are too many.
         """
-        if not 1 <= len(run_ids) <= _MOST_COMPARED:
-            raise UsageError(f"run: expected 1 to {_MOST_COMPARED} runs, got {len(run_ids)}.")
+        if not 1 <= len(run_ids) <= MOST_COMPARED:
+            raise UsageError(f"run: expected 1 to {MOST_COMPARED} runs, got {len(run_ids)}.")
         configs = {}
         lines = {}
         notes = []
@@ -328,30 +339,28 @@ class Library:
                 notes.append(f"{run_id} has no {what} returns yet.")
                 continue
             lines[run_id] = line
-            configs[run_id] = {**manifest["config"], "recipe": manifest.get("recipe")}
+            configs[run_id] = {**manifest["config"], "recipe": text(manifest.get("recipe"))}
         groups = []
         for group in group_runs(configs):
-            members = [lines[run_id] for run_id in group.runs]
-            begin = max(float(positions[0]) for positions, _ in members)
-            end = min(float(positions[-1]) for positions, _ in members)
-            if begin > end:
-                notes.append(f"The runs of {group.label} have no part in common to compare.")
-                continue
-            grid = _grid([positions for positions, _ in members], begin, end)
-            curves = np.stack([resample(*line, grid) for line in members])
-            center, low, high = band(curves, statistic)
-            if any(float(positions[-1]) > end for positions, _ in members):
-                notes.append(f"The curve of {group.label} ends where the first of its runs ends.")
+            curve = group_curve(group.label, [lines[run_id] for run_id in group.runs], statistic)
+            begun = np.isfinite(curve.center)  # not before each of the runs has a value
             groups.append(
                 {
                     "label": group.label,
                     "runs": list(group.runs),
-                    "x": grid.tolist(),
-                    "center": center.tolist(),
-                    "low": low.tolist(),
-                    "high": high.tolist(),
+                    "x": curve.x[begun].tolist(),
+                    "center": curve.center[begun].tolist(),
+                    "low": curve.low[begun].tolist(),
+                    "high": curve.high[begun].tolist(),
                 }
             )
+            ends = {run_id: float(lines[run_id][0][-1]) for run_id in group.runs}
+            early = [run_id for run_id, end in ends.items() if end < SHORTER * max(ends.values())]
+            if early:
+                notes.append(
+                    f"{group.label}: the curve counts runs that ended earlier with their last "
+                    f"value: {', '.join(early)}."
+                )
         return {"groups": groups, "notes": notes}
 
     def _returns(self, directory: Path, x: str, what: str) -> tuple[Float64Array, Float64Array]:
@@ -412,14 +421,6 @@ class Library:
         return directory, names[video_id]
 
 
-def _grid(positions: Sequence[Float64Array], begin: float, end: float) -> Float64Array:
-    """Return where some run has a value, from `begin` to `end`; at most `GRID_POINTS` of these."""
-    places = np.unique(np.concatenate(positions))
-    places = places[(places >= begin) & (places <= end)]
-    chosen = np.linspace(0, len(places) - 1, min(len(places), GRID_POINTS)).round().astype(int)
-    return np.asarray(places[chosen])
-
-
 def _episode(one: EpisodePoint | None) -> Json | None:
     if one is None:
         return None
@@ -430,7 +431,7 @@ def _curve(series: Averages, points: int, name: str) -> Json:
     """Return the lists of a curve; null where there is no finite value."""
     step, wall_time_s, value = series.curve(points)
     return {
-        "step": np.round(step).astype(np.int64).tolist(),
+        "step": np.clip(np.round(step), -_LARGEST, _LARGEST).astype(np.int64).tolist(),
         "wall_time_s": np.round(wall_time_s, 3).tolist(),
         name: value.tolist(),
     }
@@ -440,7 +441,7 @@ def _action_names(headers: Iterable[Json | None]) -> list[str] | None:
     """Return what the actions are called, of the first video that says so."""
     for header in headers:
         names = (header or {}).get("action_names")
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        if isinstance(names, list) and all(text(name) == name for name in names):
             return names
     return None
 

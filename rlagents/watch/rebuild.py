@@ -2,7 +2,8 @@
 
 The server stays responsive, and never imports torch or an environment. As a program,
 `python -m rlagents.watch.rebuild RUN EPISODE OUTPUT` writes the video and prints lines of JSON:
-`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end.
+`{"done": 12, "steps": 480}` on the way, `{"path": "…"}` in the end. OUTPUT ends in .mp4; where this
+machine makes WebM instead, so does the path.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from typing import IO, Any, Literal
 
 from rlagents.errors import RLAgentsError
 from rlagents.watch.summaries import Json, file_signature
+from rlagents.watch.videos import MIME
 
 _CACHE_BYTES = 1 << 30
 _QUEUE = 8  # episodes that wait
@@ -32,6 +35,8 @@ _LIMIT_S = 900.0  # for one episode
 _PERIOD_S = 0.1  # between two lines of progress
 # -P: no module is taken from the folder that the server was started in.
 _PROGRAM = (sys.executable, "-P", "-m", "rlagents.watch.rebuild")
+_LONGEST_LINE = 1 << 16
+_LONGEST_SENTENCE = 500  # that is shown
 _NICENESS = 5  # a training that is being watched goes first
 
 
@@ -60,6 +65,7 @@ class Rebuilder:
         cache_bytes: of videos that are kept; those that were asked for last stay.
         queue: episodes that may wait while one is being played.
         limit_s: seconds after which an episode is given up.
+        allow_import: whether environments may be code that this user has not trained with here.
         command: the words that start the program, before RUN EPISODE OUTPUT.
     """
 
@@ -69,12 +75,14 @@ class Rebuilder:
         cache_bytes: int = _CACHE_BYTES,
         queue: int = _QUEUE,
         limit_s: float = _LIMIT_S,
+        allow_import: bool = False,
         command: Sequence[str] = _PROGRAM,
     ) -> None:
         self._cache_bytes = cache_bytes
         self._queue_length = queue
         self._limit_s = limit_s
         self._command = tuple(command)
+        self._options = ("--allow-import",) if allow_import else ()
         self._jobs: OrderedDict[Any, Job] = OrderedDict()  # the last used one at the end
         self._waiting: list[Job] = []
         self._changed = threading.Condition()
@@ -143,55 +151,67 @@ class Rebuilder:
     def _play(self, job: Job) -> None:
         job.folder.mkdir()
         output = job.folder / f"training-{job.episode}.mp4"
-        words = [*self._command, str(job.run), str(job.episode), str(output)]
-        with (job.folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
-            with self._changed:
-                if self._closed:
-                    return
-                child = self._child = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    encoding="utf-8",
-                    errors="replace",
-                )
-            is_late = threading.Event()
+        words = [*self._command, str(job.run), str(job.episode), str(output), *self._options]
+        errors_path = job.folder / "errors.txt"
+        with errors_path.open("wb") as errors, self._changed:
+            if self._closed:
+                return
+            child = self._child = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,  # by whose end the program knows that we are gone
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+        is_late = threading.Event()
 
-            def give_up() -> None:
-                is_late.set()
-                child.kill()
+        def give_up() -> None:
+            is_late.set()
+            _end(child)
 
-            limit = threading.Timer(self._limit_s, give_up)
-            limit.daemon = True
-            limit.start()
-            assert child.stdout is not None
-            with child.stdout:
+        limit = threading.Timer(self._limit_s, give_up)
+        limit.daemon = True
+        limit.start()
+
+        def end_with_it() -> None:
+            # What the environment has started, and left behind, may hold our end of the pipe.
+            child.wait()
+            _end(child)
+
+        threading.Thread(target=end_with_it, daemon=True).start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            with child.stdin, child.stdout:
                 path = self._follow(job, child.stdout)
                 code = child.wait()
+        finally:
+            _end(child)
             limit.cancel()
             self._child = None
-            errors.seek(0)
-            said = [line for line in errors.read().splitlines() if line.strip()]
-        if code == 0 and path is not None and path.is_file():
+        if code == 0 and path is not None and _is_complete(path):
             job.size = sum(file.stat().st_size for file in job.folder.iterdir())
             job.video, job.progress, job.state = path, 1.0, "ready"
         elif is_late.is_set():
             self._fail(job, f"Episode {job.episode} took more than {self._limit_s:g} s to play.")
         else:
-            self._fail(job, said[-1] if said else f"Playing ended with exit code {code}.")
+            self._fail(job, _last_line(errors_path) or f"Playing ended with exit code {code}.")
 
     @staticmethod
     def _follow(job: Job, lines: IO[str]) -> Path | None:
         """Note the progress that a process prints, and return where the video is."""
         path = None
-        for line in lines:
+        while line := lines.readline(_LONGEST_LINE):
             # An environment may print as well, whatever it likes.
-            with contextlib.suppress(ValueError, TypeError, KeyError):
+            with contextlib.suppress(
+                ValueError, TypeError, KeyError, ArithmeticError, RecursionError
+            ):
                 told = json.loads(line)
                 if "path" in told:
                     path = job.folder / Path(told["path"]).name
-                else:
+                elif 0 <= told["done"] <= told["steps"]:
                     job.progress = float(told["done"] / told["steps"])
         return path
 
@@ -217,12 +237,33 @@ class Rebuilder:
             self._closed = True
             self._waiting.clear()
             if self._child is not None:
-                self._child.kill()  # what it writes is dropped anyhow
+                _end(self._child)  # what it writes is dropped anyhow
             self._changed.notify_all()
         if self._worker is not None:
             self._worker.join(timeout=10)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Kill a program, and what it has started."""
+    if not hasattr(os, "killpg"):  # Windows
+        child.kill()
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # there is nobody left
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _is_complete(path: Path) -> bool:
+    return path.suffix in MIME and path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _last_line(path: Path) -> str:
+    """Return the last line of a text that has any letters, "" if none has."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+        lines = file.read(_LONGEST_LINE).decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[-_LONGEST_SENTENCE:]
 
 
 def printer(say: Callable[[Json], None], period_s: float = _PERIOD_S) -> Callable[[int, int], None]:
@@ -241,16 +282,19 @@ def printer(say: Callable[[Json], None], period_s: float = _PERIOD_S) -> Callabl
 
 def main(arguments: Sequence[str]) -> int:
     """Rebuild an episode in this process; the program that the server starts."""
-    run, episode, output = arguments
+    run, episode, output, *options = arguments
     from rlagents.api import open_run
+    from rlagents.video import video_suffix
 
     def say(value: Json) -> None:
         # When the server is gone, so is the pipe, and this process ends.
         print(json.dumps(value), flush=True)
 
     try:
-        path = open_run(run).record_training_episode(
-            int(episode), output=output, progress=printer(say)
+        path = open_run(run, allow_import="--allow-import" in options).record_training_episode(
+            int(episode),
+            output=Path(output).with_suffix(video_suffix()),
+            progress=printer(say),
         )
     except RLAgentsError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
@@ -259,7 +303,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def end_with(server: IO[str]) -> None:
+    """End this process when the server that has started it is gone."""
+
+    def wait() -> None:
+        while server.read(_LONGEST_LINE):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with(sys.stdin)
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     sys.exit(main(sys.argv[1:]))

@@ -19,8 +19,10 @@ import psutil
 
 from rlagents.errors import UsageError
 from rlagents.logs import GrowingFile, parse_rows
+from rlagents.plain import open_plain
 from rlagents.run import RunFolder
 from rlagents.statistics import RECENT_EPISODES, Float64Array
+from rlagents.watch.values import is_nested_too_deeply, number, text
 from rlagents.watch.videos import video_names
 
 Json = dict[str, Any]
@@ -65,8 +67,10 @@ def read_manifest(directory: Path) -> Json:
         manifest = RunFolder(directory).manifest()
     except FileNotFoundError:
         raise UsageError(f"{path} is missing; perhaps the run was deleted.") from None
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}.") from None
+    if is_nested_too_deeply(manifest):
+        raise UsageError(f"{path} is damaged: its tables are nested too deeply.")
     config = manifest["config"]
     if not isinstance(config, dict) or not all(
         isinstance(config.get(table), dict) for table in ("env", "agent")
@@ -104,12 +108,12 @@ def summarise(directory: Path) -> Json:
     best, last = best_and_last(directory / "evaluations.csv")
     sample = sample_episodes(directory / "episodes.csv")
     return {
-        "recipe": manifest.get("recipe"),
-        "env_id": config["env"].get("id"),
-        "agent": config["agent"].get("name"),
-        "seed": config.get("seed"),
-        "step": status.get("step", 0),
-        "total_steps": config.get("total_steps"),
+        "recipe": text(manifest.get("recipe")),
+        "env_id": text(config["env"].get("id")),
+        "agent": text(config["agent"].get("name")),
+        "seed": number(config.get("seed")),
+        "step": number(status.get("step")) or 0,
+        "total_steps": number(config.get("total_steps")),
         "best_evaluation": best,
         "last_evaluation": last,
         "recent_return": sample.recent_return,
@@ -161,10 +165,11 @@ def sample_episodes(path: Path) -> Sample:
     A file of more than 64 KB is not read wholly: its end, and 40 samples of half a KB.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        file = open_plain(path)
     except OSError:
         return Sample(0, None, [])
-    try:
+    with file:
+        descriptor = file.fileno()
         size = os.fstat(descriptor).st_size
         header, newline, _ = os.pread(descriptor, _HEADER, 0).partition(b"\n")
         names = header.decode("utf-8", "replace").split(",")
@@ -189,8 +194,6 @@ def sample_episodes(path: Path) -> Sample:
                 parts = np.split(together, np.cumsum([len(piece) for piece in pieces])[:-1])
             else:  # some line is broken
                 parts = [rows(piece) for piece in pieces]
-    finally:
-        os.close(descriptor)
     episodes = int(last[-1, 0]) + 1 if len(last) and np.isfinite(last[-1, 0]) else 0
     spark = [mean for mean in (_finite_mean(part[:, 1]) for part in parts) if mean is not None]
     return Sample(episodes, _finite_mean(last[-RECENT_EPISODES:, 1]), spark)
@@ -207,8 +210,8 @@ def state_of(directory: Path, status: Mapping[str, Any]) -> tuple[str, float]:
     A run that says it is running is lost if its process is gone. Of a process on another machine
     only its sign of life is known.
     """
-    heartbeat = status.get("heartbeat")
-    if not isinstance(heartbeat, (int, float)):  # the run has just begun, or its start was killed
+    heartbeat = number(status.get("heartbeat"))
+    if heartbeat is None:  # the run has just begun, or its start was killed
         changed = file_signature(directory / "config.json")
         heartbeat = changed[2] / 1e9 if changed else 0.0
     state = str(status.get("state", "running"))

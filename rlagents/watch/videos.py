@@ -15,6 +15,7 @@ from typing import Any
 import pydantic_core
 
 from rlagents.errors import RLAgentsError, UsageError
+from rlagents.watch.values import number
 
 OVERLAYS = ("gradient", "grad-cam", "perturbation")
 MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
@@ -96,12 +97,12 @@ def read_sidecar(path: Path) -> bytes:
         UsageError: it is too large, or no JSON object.
         NotFoundError: it is gone.
     """
-    text = _read(path)
-    about = _parse(text, path)
+    content = _read(path)
+    about = _parse(content, path)
     # Words that Python writes and that JSON does not know; a name may hold them too.
-    if b"NaN" in text or b"Infinity" in text:
+    if b"NaN" in content or b"Infinity" in content:
         return pydantic_core.to_json(about, inf_nan_mode="null")
-    return text
+    return content
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -126,17 +127,17 @@ def _read(path: Path, length: int | None = None) -> bytes:
     """Return a file, or so many bytes of its beginning."""
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST_SIDECAR + 1 if length is None else length)
+            content = file.read(LARGEST_SIDECAR + 1 if length is None else length)
     except OSError as error:
         raise NotFoundError(f"{path.name} cannot be read: {error.strerror}.") from None
-    if len(text) > LARGEST_SIDECAR:
+    if len(content) > LARGEST_SIDECAR:
         raise UsageError(f"{path.name} is larger than 64 MB, too large to show.")
-    return text
+    return content
 
 
-def _parse(text: bytes, path: Path) -> dict[str, Any]:
+def _parse(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        about = pydantic_core.from_json(text)
+        about = pydantic_core.from_json(content)
     except ValueError as error:
         raise UsageError(f"{path.name} is damaged, it is not valid JSON: {error}.") from None
     if not isinstance(about, dict):
@@ -148,7 +149,7 @@ def describe_video(
     name: str,
     header: Mapping[str, Any],
     overlays: Iterable[str],
-    wall_times: Mapping[int, float],
+    wall_times: Mapping[float, float],
 ) -> dict[str, Any]:
     """Return what the page is told of a video; null where its JSON is missing or damaged.
 
@@ -160,28 +161,33 @@ def describe_video(
     """
     stem, suffix = os.path.splitext(name)
     match = _NAME.search(stem)
-    step, number = (int(match[2]), int(match[3])) if match else (header.get("step"), None)
+    step, episodic_return = number(header.get("step")), number(header.get("episodic_return"))
+    count = None
     prefix = match[1] if match else None
+    if match:  # what the JSON does not say
+        count = int(match[3])
+        step = int(match[2]) if step is None else step
+        episodic_return = _float(match[4]) if episodic_return is None else episodic_return
     is_training = header.get("training") is True or prefix == "training-"
     is_tiled = "tiles" in header or prefix == "tiled-"
     return {
         "id": stem,
         "kind": "training" if is_training else "tiled" if is_tiled else "evaluation",
-        "step": header.get("step", step),
-        "episode": None if is_tiled else number,  # of tiles it is how many there are
-        "return": header.get("episodic_return", _float(match[4]) if match else None),
-        "length": header.get("episodic_length"),
-        "frames_per_second": header.get("frames_per_second"),
-        "num_frames": header.get("num_frames"),
-        "seed": header.get("seed"),
+        "step": step,
+        "episode": None if is_tiled else count,  # of tiles it is how many there are
+        "return": episodic_return,
+        "length": number(header.get("episodic_length")),
+        "frames_per_second": number(header.get("frames_per_second")),
+        "num_frames": number(header.get("num_frames")),
+        "seed": number(header.get("seed")),
         "overlays": [{"method": method} for method in overlays],
         "mime": MIME[suffix],
         "wall_time_s": None if step is None or is_training else wall_times.get(step),
     }
 
 
-def _float(text: str) -> float | None:
+def _float(word: str) -> float | None:
     try:
-        return float(text)
+        return float(word)
     except ValueError:
         return None

@@ -692,6 +692,31 @@ def test_click_on_a_training_point_plays_that_episode(folder: Folder, window: Wi
     wait_for_video(page, f"training-{best['episode']}")
 
 
+def test_an_episode_that_the_server_has_forgotten_is_played_again(
+    folder: Folder, make_window: Callable[..., Window]
+) -> None:
+    server = Server(folder.path)
+    try:
+        window = make_window(server=server)
+        page = window.open("/run/tiny")
+        wait_for_curve(page)
+        for episode in (1, 2):
+            page.fill("#number", str(episode))
+            page.press("#number", "Enter")
+            wait_for_video(page, f"training-{episode}")
+    finally:
+        server.stop()
+    window.expected = "ERR_CONNECTION"
+    server = Server(folder.path, server.port)
+    try:
+        page.click("#videos li[data-video='training-1'] button")
+        wait_for_video(page, "training-1")
+        wait_until(page, "document.querySelector('video.front').currentTime > 0.1")
+        expect(page.locator(".panel")).to_be_visible()  # with its steps, not the picture alone
+    finally:
+        server.stop()
+
+
 def test_two_moments_of_a_run_stay_in_step(folder: Folder, window: Window) -> None:
     page = window.open("/compare?run=game")
     wait_for_video(page, folder.early, ".seat:nth-child(1)")

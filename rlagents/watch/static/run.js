@@ -152,20 +152,26 @@ function addRebuilt() {
   details.videos.push(...[...rebuilt.values()].filter((video) => !listed.has(video.id)));
 }
 
+/** Return which training episode an id names, null if it is a video's that was recorded. */
+function episodeOf(id) {
+  const match = /^training-(\d+)$/.exec(id ?? "");
+  return match && Number(match[1]);
+}
+
 function playVideo(id) {
+  if (episodeOf(id) !== null) {
+    playEpisode(episodeOf(id));
+    return;
+  }
   const video = details.videos.find((candidate) => candidate.id === id);
   if (!video) return;
   focusPlayer();
   show(video, { play: true });
 }
 
+/** Play a training episode. The server is asked each time: it keeps the last ones only. */
 async function playEpisode(episode, options = { play: true }) {
-  const ready = details.videos.find((video) => video.id === `training-${episode}`);
   focusPlayer();
-  if (ready) {
-    show(ready, options);
-    return;
-  }
   if (!details.can_rebuild) {
     notify("rebuild", details.why_not ?? "Training episodes of this run cannot be rebuilt.");
     return;
@@ -207,9 +213,8 @@ function showFirst() {
   const { video: id, t, overlay } = readAddress();
   const options = { time: Number(t) || 0, overlay: overlay ?? null };
   const video = details.videos.find((candidate) => candidate.id === id);
-  const episode = /^training-(\d+)$/.exec(id ?? "")?.[1];
-  if (video) show(video, options);
-  else if (episode !== undefined) playEpisode(Number(episode), options);
+  if (episodeOf(id) !== null) playEpisode(episodeOf(id), options);
+  else if (video) show(video, options);
   else if (latestVideo(details.videos)) {
     if (id) notify("address", `This run has no video ${id}; the latest one is shown.`);
     show(latestVideo(details.videos));
