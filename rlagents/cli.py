@@ -8,7 +8,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlagents.config import Option
 
 _RUNS_DIR = Path("runs")
+_LISTS = ("envs", "agents", "configs", "pretrained")
 _TRAIN_VALUES = ("--name", "--runs-dir", "--init-from", "--init-checkpoint")  # take a value
 _TOP_LEVEL = ("--total-steps", "--seed", "--device")
 _PROFILE_HELP = "end with a table of where the time went, kept in profile.json too"
@@ -217,7 +218,7 @@ def _make_parser() -> _Parser:
         type=Path,
         default=_RUNS_DIR,
         metavar="RUNS_DIR",
-        help="the runs folder, or a run's own folder",
+        help="the runs folder, or a run's own folder or its name under runs",
     )
     watch.add_argument(
         "--port",
@@ -307,7 +308,10 @@ def _make_parser() -> _Parser:
 
     listing = verb("list", "show what there is")
     listing.add_argument(
-        "what", choices=("envs", "agents", "configs", "pretrained"), help="what to show"
+        "what",
+        choices=_LISTS,
+        metavar="|".join(_LISTS),
+        help="what to show",
     )
     listing.add_argument("--json", action="store_true", help="print an array of objects")
 
@@ -568,6 +572,21 @@ def _open(options: argparse.Namespace) -> Run | Pretrained:
     return load_pretrained(options.run)
 
 
+@contextlib.contextmanager
+def _busy(text: str) -> Iterator[None]:
+    """Show at a terminal that something takes time, and how long it has been at it."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as shown:
+        shown.add_task(text, total=None)
+        yield
+
+
 def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
     """Return the argument by which a run takes --checkpoint, if it is given."""
     return {"checkpoint": options.checkpoint} if hasattr(options, "checkpoint") else {}
@@ -575,7 +594,7 @@ def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     agent = _open(options)
-    with StopSignal() as stop:
+    with StopSignal() as stop, _busy("playing"):
         evaluation = agent.evaluate(
             getattr(options, "episodes", None),
             seed=getattr(options, "seed", None),
@@ -612,16 +631,18 @@ def _record(options: argparse.Namespace) -> int:
                     "was played; leave one of them out."
                 )
         number = options.training_episode
-        paths = [agent.record_training_episode(number, output=output, **view)]
+        with _busy("playing and filming"):
+            paths = [agent.record_training_episode(number, output=output, **view)]
     else:
-        paths = agent.record(
-            getattr(options, "episodes", 1),
-            seed=getattr(options, "seed", None),
-            output=output,
-            tiled=options.tiled,
-            **_checkpoint(options),
-            **view,
-        )
+        with _busy("playing and filming"):
+            paths = agent.record(
+                getattr(options, "episodes", 1),
+                seed=getattr(options, "seed", None),
+                output=output,
+                tiled=options.tiled,
+                **_checkpoint(options),
+                **view,
+            )
     overlays = [overlay_path(path, method) for path in paths for method in view.get("explain", ())]
     for path in [*paths, *overlays]:
         print(path)
@@ -633,8 +654,11 @@ def _record(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from rlagents.watch import serve
 
+    directory = options.runs_dir
+    if not directory.is_dir() and (_RUNS_DIR / directory / "config.json").is_file():
+        directory = _RUNS_DIR / directory
     serve(
-        options.runs_dir,
+        directory,
         port=getattr(options, "port", None),
         host=getattr(options, "host", None),
         token=getattr(options, "token", None),

@@ -19,7 +19,7 @@ def main() -> None:
         f"100 episodes, after {time.monotonic() - began:.0f} s.\n\n"
         f"  watch it play    {video}\n"
         f"  all videos       {run.directory / 'videos'}\n"
-        f"  its curves       .venv/bin/tensorboard --logdir {run.directory.parent}\n"
+        f"  in the browser   .venv/bin/rlagents watch\n"
         f"  train for Pong   .venv/bin/rlagents train pong-dqn\n"
     )
 

@@ -235,6 +235,17 @@ def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
         assert "There is no folder" in outcome.err
 
 
+def test_a_run_can_be_named_as_elsewhere(
+    cli: Cli, runs: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runs.name == "runs"
+    run = next(runs.glob("*/config.json")).parent
+    monkeypatch.chdir(runs.parent)
+    outcome = cli("watch", run.name, "--port", 0, "--no-open")
+    assert outcome.code == 0, outcome.err
+    assert f"/run/{run.name} " in outcome.out
+
+
 def test_it_listens_to_this_machine_alone(cli: Cli, runs: Path, started: dict[str, Any]) -> None:
     outcome = cli("watch", runs, "--port", 0, "--no-open")
     assert (outcome.code, outcome.err) == (0, "")

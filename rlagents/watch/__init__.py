@@ -57,8 +57,8 @@ def serve(
 
     if not os.path.isdir(runs_dir):  # False also for a name that is too long
         raise UsageError(
-            f"There is no folder {runs_dir} to watch; name a folder of runs, such as the one of "
-            "`rlagents train --runs-dir`."
+            f"There is no folder {runs_dir} to watch; name a folder of runs, or train an agent, "
+            "which makes the folder runs: rlagents train cartpole-dqn"
         )
     page = "/"
     if (runs_dir / "config.json").is_file():

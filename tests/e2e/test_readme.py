@@ -52,4 +52,5 @@ def test_readme_names_only_commands_and_files_that_exist() -> None:
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
         assert (README.parent / link).exists(), link
     verbs = set(re.findall(r"^(?:\.venv/bin/)?rlagents (\w+)", text, re.MULTILINE))
-    assert verbs <= {"train", "resume", "evaluate", "record", "list", "doctor"}
+    runs = {"train", "resume", "evaluate", "record", "watch", "compare", "report"}
+    assert verbs <= runs | {"list", "doctor"}

@@ -103,7 +103,7 @@ function evaluationTrace(evaluations, at) {
     line: { color: faint("--evaluation", 0.35), width: 1, dash: "dot" },
     marker: { size: 8, symbol: "diamond", color: colour("--evaluation") },
     hovertemplate:
-      "evaluation at %{customdata.step}<br>mean %{y:.4~g} of %{customdata.episodes} episodes" +
+      "evaluation at %{customdata.step:,}<br>mean %{y:.4~g} of %{customdata.episodes} episodes" +
       "<br>%{customdata.min_return:.4~g} to %{customdata.max_return:.4~g}<extra></extra>",
   };
 }

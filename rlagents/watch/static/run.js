@@ -66,16 +66,23 @@ function showDetails() {
   }
   moments.latest.button.disabled = latestVideo(details.videos) === null;
   byId("number").max = Math.max(0, details.episodes - 1);
+  byId("click-hint").hidden = !details.can_rebuild;
   setText(byId("rebuild-note"), details.can_rebuild ? "" : (details.why_not ?? ""));
   setText(byId("videos-count"), String(details.videos.length));
   list.draw(details.videos, screen.video);
   fillConfig(details);
 }
 
+/** Return the steps a second: now, or of the whole run once it is over, whose last line tells of an evaluation. */
+function speedOf(series) {
+  const last = (series?.value.length ?? 0) - 1;
+  if (last < 0) return null;
+  return details.state === "running" ? series.value[last] : series.step[last] / series.wall_time_s[last];
+}
+
 function showFacts() {
   const { metrics } = curves ?? { metrics: {} };
-  const speeds = metrics["charts/SPS"]?.value ?? [];
-  const speed = speeds[speeds.length - 1] ?? null;
+  const speed = speedOf(metrics["charts/SPS"]);
   const best = details.best_evaluation;
   const left = details.total_steps - details.step;
   const facts = [

@@ -78,7 +78,7 @@ class Row {
     this.bar.style.width = `${(100 * part).toFixed(1)}%`;
     this.progress.setAttribute("aria-valuenow", Math.round(100 * part));
     this.progress.hidden = share(run) === null;
-    const whole = run.total_steps ? `${short(run.step ?? 0)} / ${short(run.total_steps)}` : "";
+    const whole = run.total_steps ? `${short(run.step ?? 0)} ${bound(run)} ${short(run.total_steps)}` : "";
     setText(this.steps, whole);
     this.steps.title = run.total_steps ? `${count(run.step ?? 0)} of ${count(run.total_steps)} steps` : "";
     setText(this.best, number(run.best_evaluation?.mean_return ?? null).replace("-", "−"));
@@ -98,7 +98,13 @@ class Row {
 }
 
 function share(run) {
-  return run.total_steps ? Math.min(1, (run.step ?? 0) / run.total_steps) : null;
+  if (!run.total_steps) return null;
+  // What was good enough before its last step is done, too.
+  return run.state === "finished" ? 1 : Math.min(1, (run.step ?? 0) / run.total_steps);
+}
+
+function bound(run) {
+  return run.state === "finished" && (run.step ?? 0) < run.total_steps ? "of at most" : "/";
 }
 
 function choose(id, on) {
