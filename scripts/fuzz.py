@@ -278,10 +278,9 @@ def _config_reader(folder: Path) -> Reader:
     (folder / "config.toml").write_text("\n".join(lines))
 
     def read() -> None:
+        parse_option_values({"seed": (folder / "config.toml").read_bytes().decode("latin-1")})
         found, source = read_config(folder / "config.toml")
         build_config(found, {}, source)
-        text = (folder / "config.toml").read_text("utf-8")
-        build_config({"env": {"id": "pong"}}, parse_option_values({"seed": text}), "--seed")
 
     return Reader(folder, read, (UsageError,), ["config.toml"], config_words())
 
