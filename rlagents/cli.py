@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -655,8 +656,9 @@ def _watch(options: argparse.Namespace) -> int:
     from rlagents.watch import serve
 
     directory = options.runs_dir
-    if not directory.is_dir() and (_RUNS_DIR / directory / "config.json").is_file():
-        directory = _RUNS_DIR / directory
+    named = _RUNS_DIR / directory
+    if not os.path.isdir(directory) and os.path.isfile(named / "config.json"):
+        directory = named
     serve(
         directory,
         port=getattr(options, "port", None),
