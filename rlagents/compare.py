@@ -16,7 +16,7 @@ from rlagents.history import Axis, History, What, read_history
 from rlagents.output import check_name, check_writable, write_whole
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
-from rlagents.wording import duration
+from rlagents.wording import duration, printable
 
 PICTURES = (".png", ".svg", ".pdf")
 STATISTIC_NAMES: dict[Statistic, str] = {"mean": "mean", "iqm": "interquartile mean"}
@@ -102,7 +102,8 @@ class Comparison:
             {key: run.manifest["config"] | {"recipe": run.recipe} for key, run in by_key.items()}
         )
         self.groups = tuple(
-            self._judge(group.label, tuple(by_key[key] for key in group.runs)) for group in groups
+            self._judge(printable(group.label), tuple(by_key[key] for key in group.runs))
+            for group in groups
         )
         again = [
             name for name, count in Counter(run.name for run in histories).items() if count > 1

@@ -246,7 +246,7 @@ def _overlays_beside(path: Path) -> set[str]:
     try:
         listed = json.loads(sidecar(path).read_text(encoding="utf-8"))["overlays"]
         return {method for method in METHODS if method in listed}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 

@@ -15,6 +15,7 @@ from rlagents.errors import UsageError
 from rlagents.run import RunFolder
 from rlagents.statistics import RECENT_EPISODES, Float64Array
 from rlagents.types import EvaluationRow
+from rlagents.wording import printable
 
 Axis = Literal["steps", "time"]
 What = Literal["training", "evaluation"]
@@ -49,12 +50,12 @@ class History:
     @property
     def name(self) -> str:
         """Return the run's name."""
-        return self.folder.name
+        return printable(self.folder.name)
 
     @property
     def recipe(self) -> str:
         """Return what the run's config is called."""
-        return str(self.manifest.get("recipe") or self.env_id)
+        return printable(str(self.manifest.get("recipe") or self.env_id))
 
     @property
     def steps(self) -> int:
@@ -113,8 +114,8 @@ def read_history(run: str | Path, runs_dir: Path) -> History:
     manifest = folder.manifest()
     config = manifest["config"]
     try:
-        seed, env_id = int(config["seed"]), str(config["env"]["id"])
-    except (KeyError, TypeError, ValueError):
+        seed, env_id = int(config["seed"]), printable(str(config["env"]["id"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         path = folder.directory / "config.json"
         raise UsageError(
             f"{path} is damaged: expected a config with a seed and an environment's id."
@@ -124,7 +125,11 @@ def read_history(run: str | Path, runs_dir: Path) -> History:
     except (OSError, TypeError, ValueError, RecursionError):
         status = {}
     numbers = [(row.step, row.wall_time_s, row.episodic_return) for row in folder.episodes()]
-    steps, times, returns = np.array(numbers, dtype=np.float64).reshape(-1, 3).T
+    try:
+        steps, times, returns = np.array(numbers, dtype=np.float64).reshape(-1, 3).T
+    except OverflowError:
+        path = folder.directory / "episodes.csv"
+        raise UsageError(f"{path} is damaged: a step has too many digits for a number.") from None
     return History(
         folder, manifest, status, seed, env_id, steps, times, returns, tuple(folder.evaluations())
     )

@@ -46,7 +46,7 @@ def _seeds(path: Path) -> list[int] | None:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         return [episode["seed"] for episode in about.get("episodes", [about])]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
 

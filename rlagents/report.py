@@ -89,7 +89,7 @@ def write_report(
     chosen = choose_video(history, video)
     check_writable(output.parent, output)
     page = render_report(history, chosen, with_video=video != NO_VIDEO)
-    write_whole(output, page.encode("utf-8"))
+    write_whole(output, page.encode("utf-8", "replace"))  # files may hold halves of letters
 
 
 def list_videos(folder: RunFolder) -> list[Video]:
@@ -98,7 +98,8 @@ def list_videos(folder: RunFolder) -> list[Video]:
     for path in folder.videos.glob("*"):
         name = _VIDEO_NAME.fullmatch(path.stem)
         # Unfinished files have a dot in front; overlays have no JSON of their own.
-        if name and path.suffix in _MIME_TYPES and path.with_suffix(".json").is_file():
+        is_whole = path.is_file() and path.with_suffix(".json").is_file() and path.stat().st_size
+        if name and path.suffix in _MIME_TYPES and is_whole:
             found.append(Video(path, int(name["step"]), name["training"] is not None))
     return sorted(found, key=lambda video: (video.step, video.path.stat().st_mtime_ns, video.id))
 
@@ -216,7 +217,10 @@ def _state(status: Mapping[str, Any]) -> str:
 
 
 def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+        return "an unknown date"
 
 
 def _results(history: History) -> Iterator[tuple[str, str, str]]:
@@ -278,7 +282,7 @@ def _caption(video: Video) -> str:
         parts.append(f"return {float(about['episodic_return']):g}")
         parts.append(f"{int(about['episodic_length']):,} agent steps")
         parts.append(duration(about["num_frames"] / about["frames_per_second"]))
-    except (OSError, LookupError, TypeError, ValueError, ArithmeticError):
+    except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
         pass  # the video can be looked at without
     return ", ".join(parts)
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
 def duration(seconds: float) -> str:
-    """Return a time as `3 h 05 min`, `5 min 03 s` or `12 s`."""
+    """Return a time as `3 h 05 min`, `5 min 03 s` or `12 s`; `-` for what is no time."""
+    if not math.isfinite(seconds):
+        return "-"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def printable(text: str) -> str:
+    """Return a text from a file as it can be shown anywhere, on one line.
+
+    What would end a line, or tell a terminal to do something, or is half a letter, becomes �.
+    """
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def value_text(value: Any) -> str:
