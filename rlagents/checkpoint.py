@@ -143,10 +143,10 @@ class CheckpointStore:
             listed = read_json(path)
         except (OSError, ValueError):
             listed = {}
-        known = {
-            key: name
+        known: dict[str, str] = {
+            key: listed[key]
             for key in ("best", "last")
-            if _is_name(name := listed.get(key)) and self._place(name).is_dir()
+            if _is_name(listed.get(key)) and self._place(listed[key]).is_dir()
         }
         whole = self._whole()
         return known if "last" in known or not whole else {"last": whole[0].name, **known}

@@ -100,7 +100,7 @@ def save_array(path: Path, array: Array) -> None:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         if array.nbytes:
-            file.write(memoryview(array).cast("B"))
+            file.write(array.data.cast("B"))
 
 
 def load_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> Array:
@@ -142,6 +142,6 @@ def load_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) 
         if path.stat().st_size != len(start) + length + nbytes:
             raise ValueError(f"{path.name} is not as long as its header says")
         array = np.empty(found, dtype=dtype)
-        if array.nbytes and file.readinto(memoryview(array).cast("B")) != nbytes:
+        if array.nbytes and file.readinto(array.data.cast("B")) != nbytes:
             raise ValueError(f"{path.name} became shorter while it was read")
     return array
