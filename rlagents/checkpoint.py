@@ -143,8 +143,11 @@ class CheckpointStore:
             listed = read_json(path)
         except (OSError, ValueError):
             listed = {}
-        names = {key: str(listed[key]) for key in ("best", "last") if _is_name(listed.get(key))}
-        known = {key: name for key, name in names.items() if self._place(name).is_dir()}
+        known: dict[str, str] = {
+            key: listed[key]
+            for key in ("best", "last")
+            if _is_name(listed.get(key)) and self._place(listed[key]).is_dir()
+        }
         whole = self._whole()
         return known if "last" in known or not whole else {"last": whole[0].name, **known}
 

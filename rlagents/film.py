@@ -200,20 +200,26 @@ def film(
         known |= {
             "frames_per_second": rate,
             "num_frames": video.num_frames,
+            "height": shown[0].shape[0],
+            "width": shown[0].shape[1],
             "action_names": None if player.action_names is None else list(player.action_names),
         }
-        if overlays:
-            known |= {"overlays": list(overlays), "explained": view.explain_of}
         if cut.first > 0 or cut.last(num_frames) < num_frames - 1:
             known |= {"from_second": cut.first / player.frames_per_second}
         known |= {"episodes": episodes} if tiled else episodes[0]
         target = path(sum(take.episodic_return for take in takes) / len(takes))
-        before = _overlays_beside(target)
-        with _json_beside(target, {**about, **known}):
+        content = {**about, **known}
+        older = _read_sidecar(target)
+        there = older.pop("overlays", {})
+        # What shows the same pictures keeps its other overlays; those of anything else must go.
+        same = older == json.loads(json.dumps(content))
+        kept = {method: of for method, of in there.items() if same and method not in overlays}
+        drawn = kept | dict.fromkeys(overlays, view.explain_of)
+        with _json_beside(target, content | ({"overlays": drawn} if drawn else {})):
             for method, writer in drawn_on.items():
                 writer.close(overlay_path(target, method))
             video.close(target)
-    for method in before - set(overlays):  # of what was there under this name
+    for method in set(there) - set(drawn):
         overlay_path(target, method).unlink(missing_ok=True)
     return target
 
@@ -241,13 +247,14 @@ def overlay_path(path: Path, method: str) -> Path:
     return path.with_name(f"{path.stem}.{method}{path.suffix}")
 
 
-def _overlays_beside(path: Path) -> set[str]:
-    """Return the methods of the overlays that an older video of this name has, by its JSON."""
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the JSON of an older video of this name, {} if there is none that can be read."""
     try:
-        listed = json.loads(sidecar(path).read_text(encoding="utf-8"))["overlays"]
-        return {method for method in METHODS if method in listed}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return set()
+        content = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        there = content.get("overlays", {}).items()
+        return {**content, "overlays": {name: of for name, of in there if name in METHODS}}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 @contextlib.contextmanager

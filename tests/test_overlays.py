@@ -130,18 +130,35 @@ def test_explain_writes_an_overlay_beside_the_video(pong: Path, cli: Cli, tmp_pa
     over = [tmp_path / f"game.{method}.mp4" for method in ("gradient", "grad-cam")]
     assert outcome.out.split() == [str(path), *map(str, over)]
     about = json.loads(path.with_suffix(".json").read_text())
-    assert about["overlays"] == ["gradient", "grad-cam"]
-    assert about["explained"] == "action"
+    assert about["overlays"] == {"gradient": "action", "grad-cam": "action"}
     plain = frames_of(path).astype(int)
     assert len(plain) == about["num_frames"]
     for file in over:
         change = np.abs(frames_of(file) - plain).mean(axis=(0, 2, 3))
         assert change[35:195].max() > 5 * change[:33].max()  # the agent does not see the score
     assert (frames_of(over[0]) != frames_of(over[1])).any()
-    # What is recorded anew under the same name has no overlay of the old game beside it.
-    assert cli("record", pong, *words).code == 0
-    assert not any(file.exists() for file in over)
-    assert "overlays" not in json.loads(path.with_suffix(".json").read_text())
+
+
+def test_another_overlay_joins_those_of_the_same_pictures(
+    pong: Path, cli: Cli, tmp_path: Path
+) -> None:
+    path = tmp_path / "game.mp4"
+
+    def record(*words: object) -> dict[str, str]:
+        assert cli("record", pong, "--output", path, "--seconds", 0.5, *words).code == 0
+        overlays = json.loads(path.with_suffix(".json").read_text()).get("overlays", {})
+        there = {file.name for file in tmp_path.glob("game.*.mp4")}
+        assert there == {overlay_path(path, method).name for method in overlays}
+        return dict(overlays)
+
+    assert record("--explain", "gradient") == {"gradient": "action"}
+    both = {"gradient": "action", "grad-cam": "advantage"}
+    assert record("--explain", "grad-cam", "--explain-of", "advantage") == both
+    assert record() == both
+    assert record("--scale", 1) == {}  # those of the old size are gone
+    assert record("--scale", 1, "--explain", "gradient") == {"gradient": "action"}
+    assert record("--scale", 1, "--explain", "gradient", "--seed", 9) == {"gradient": "action"}
+    assert record("--scale", 1, "--seed", 8) == {}  # another game
 
 
 def test_explain_of_changes_what_is_drawn(pong: Path, tmp_path: Path) -> None:
@@ -150,7 +167,7 @@ def test_explain_of_changes_what_is_drawn(pong: Path, tmp_path: Path) -> None:
     for of in ("action", "advantage"):
         path = tmp_path / f"{of}.mp4"
         run.record(output=path, scale=1, seconds=1.0, explain=["gradient"], explain_of=of)  # type: ignore[typeddict-item]
-        assert json.loads(path.with_suffix(".json").read_text())["explained"] == of
+        assert json.loads(path.with_suffix(".json").read_text())["overlays"] == {"gradient": of}
         pictures.append(frames_of(overlay_path(path, "gradient")))
     assert (pictures[0] != pictures[1]).any()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -24,8 +24,6 @@ from rlagents.replay.frames import FrameRings
 from rlagents.replay.items import Compression, Storage
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, FloatArray, Footprint, IntArray, Transition
-
-_Kind = TypeVar("_Kind")
 
 
 class Drawn(NamedTuple):
@@ -229,8 +227,8 @@ class TransitionRing:
             ValueError: it is damaged, or was saved with another capacity or number of environments.
         """
         state = read_json(directory / "state.json")
-        head, fresh = state.get("head"), state.get("fresh")
-        if not _are(head, int) or not _are(fresh, bool) or len(fresh) != len(head):
+        head, fresh = _list_of(int, state, "head"), _list_of(bool, state, "fresh")
+        if len(fresh) != len(head):
             raise ValueError(
                 "state.json: expected numbers in head and as many true or false in fresh"
             )
@@ -259,8 +257,11 @@ _COLUMNS = ("action", "reward", "terminated", "over", "no_step")
 _MOST_ROWS = 1 << 48  # that anybody could write to a ring
 
 
-def _are(values: Any, kind: type[_Kind]) -> TypeGuard[list[_Kind]]:
-    return isinstance(values, list) and all(type(value) is kind for value in values)
+def _list_of(kind: type, state: dict[str, Any], key: str) -> list[Any]:
+    values = state.get(key)
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise ValueError(f"state.json: {key} is {values!r:.80}")
+    return values
 
 
 def rows_for(observation_space: gym.spaces.Box, num_envs: int, capacity: int, n_step: int) -> int:
