@@ -26,7 +26,7 @@ from rlagents.overlays import Draw
 from rlagents.takes import Moment, Take
 from rlagents.tiles import Tiles
 from rlagents.types import Array
-from rlagents.video import ANIMATIONS, VideoError, enlarge, frame_stride, open_writer
+from rlagents.video import ANIMATIONS, VideoError, enlarge, even, frame_stride, open_writer
 
 # Takes an enlarged frame, [H, W, 3] uint8 RGB, and what is so while it is shown; returns the
 # picture, of the same size for every frame of a video.
@@ -196,12 +196,13 @@ def film(
                 f"--from-second: the episode lasts {num_frames / player.frames_per_second:.2f} s, "
                 f"got {view.from_second:g}; name an earlier second."
             )
+        height, width = even(shown[0]).shape[:2]
         episodes = [take.about(cut.first, cut.last(take.num_frames), cut.place) for take in takes]
         known |= {
             "frames_per_second": rate,
             "num_frames": video.num_frames,
-            "height": shown[0].shape[0],
-            "width": shown[0].shape[1],
+            "height": height,
+            "width": width,
             "action_names": None if player.action_names is None else list(player.action_names),
         }
         if cut.first > 0 or cut.last(num_frames) < num_frames - 1:

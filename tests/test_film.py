@@ -211,9 +211,10 @@ def test_pixels_become_squares(tmp_path: Path) -> None:
 def test_a_caption_stands_below_every_frame(tmp_path: Path) -> None:
     plain, about = shoot(tmp_path, scale=4)
     shown, captioned = shoot(tmp_path, scale=4, caption=True)
-    assert captioned == about
-    assert len(shown) == 61
     tall = shown[0].shape[0]
+    assert captioned == {**about, "height": tall}
+    assert (about["height"], about["width"]) == (4 * HEIGHT, 4 * WIDTH)
+    assert len(shown) == 61
     assert tall > 4 * HEIGHT
     assert tall % 2 == 0
     for picture, without in zip(shown, plain, strict=True):
