@@ -632,10 +632,10 @@ def _record(options: argparse.Namespace) -> int:
                     "was played; leave one of them out."
                 )
         number = options.training_episode
-        with _busy("playing and filming"):
+        with _filming():
             paths = [agent.record_training_episode(number, output=output, **view)]
     else:
-        with _busy("playing and filming"):
+        with _filming():
             paths = agent.record(
                 getattr(options, "episodes", 1),
                 seed=getattr(options, "seed", None),
@@ -650,6 +650,17 @@ def _record(options: argparse.Namespace) -> int:
         if note := size_note(path):
             print(note, file=sys.stderr)
     return 0
+
+
+@contextlib.contextmanager
+def _filming() -> Iterator[None]:
+    """Say what takes its time, and end it at the first signal, with what it was writing removed.
+
+    Without this, the library that draws some games takes SIGTERM for a closed window and goes on.
+    """
+    message = "recording was stopped; what was not complete has been removed"
+    with StopSignal() as stop, stop.at_once(message), _busy("playing and filming"):
+        yield
 
 
 def _watch(options: argparse.Namespace) -> int:

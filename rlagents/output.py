@@ -63,5 +63,6 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RLAgentsError(f"--output: {path} was not written ({error.strerror}).") from None
+    finally:
+        temporary.unlink(missing_ok=True)  # it is there if something went wrong, Ctrl-C included

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 import rlagents
 from rlagents.naming import beside_others
+from rlagents.video import VideoWriter
 
 Cli = Callable[..., Any]
 
@@ -158,6 +160,24 @@ def test_what_is_refused(
     assert text in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_recording_and_leaves_nothing(
+    cli: Cli, tiny_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    add = VideoWriter.add
+
+    def interrupted(self: VideoWriter, frame: Any) -> None:
+        add(self, frame)
+        assert signal.getsignal(number) != signal.SIG_DFL
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(VideoWriter, "add", interrupted)
+    outcome = cli("record", tiny_run.directory, "--output", tmp_path / "film.mp4", "--scale", 1)
+    assert outcome.code == 130
+    assert "recording was stopped" in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_every_option_with_its_bounds(cli: Cli) -> None:

@@ -347,6 +347,18 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "runs"]
 
 
+def test_a_page_that_is_interrupted_leaves_nothing(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(old: Path, new: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(folder.directory, tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_a_run_that_is_none(folder: RunFolder, cli: Cli, tmp_path: Path) -> None:
     runs = folder.directory.parent
     output = tmp_path / "not" / "x.html"
