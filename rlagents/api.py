@@ -15,7 +15,7 @@ from rlagents.evaluate import Evaluation
 from rlagents.observers.video import video_path
 from rlagents.pretrained import MANIFEST, find_pretrained, read_manifest
 from rlagents.recording import rebuild_episode
-from rlagents.run import ActionLog, RunFolder
+from rlagents.run import ActionLog, RunFolder, check_manifest
 from rlagents.trained import TrainedAgent, check_output, numbered, playing
 from rlagents.training import resume_run, start_run
 from rlagents.types import Episode, EvaluationRow
@@ -29,7 +29,9 @@ class Run(TrainedAgent):
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        super().__init__(folder.directory, folder.manifest(), folder.directory / "config.json")
+        source, manifest = folder.directory / "config.json", folder.manifest()
+        check_manifest(manifest, str(source))
+        super().__init__(folder.directory, manifest, source)
         self._folder = folder
 
     def status(self) -> dict[str, Any]:
