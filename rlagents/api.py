@@ -16,7 +16,7 @@ from rlagents.film import ViewOptions
 from rlagents.naming import beside_others, check_output, named_by_return, numbered, video_path
 from rlagents.pretrained import MANIFEST, find_pretrained, read_manifest
 from rlagents.recording import rebuild_episode
-from rlagents.run import ActionLog, RunFolder
+from rlagents.run import ActionLog, RunFolder, check_manifest
 from rlagents.trained import TrainedAgent, playing
 from rlagents.training import resume_run, start_run
 from rlagents.types import Episode, EvaluationRow
@@ -33,8 +33,9 @@ class Run(TrainedAgent):
     """
 
     def __init__(self, folder: RunFolder, *, allow_import: bool = False) -> None:
-        source = folder.directory / "config.json"
-        super().__init__(folder.directory, folder.manifest(), source, allow_import=allow_import)
+        source, manifest = folder.directory / "config.json", folder.manifest()
+        check_manifest(manifest, str(source))
+        super().__init__(folder.directory, manifest, source, allow_import=allow_import)
         self._folder = folder
 
     def status(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, get_type_hints
 
@@ -34,6 +34,22 @@ _MANIFEST_KEYS: dict[str, Any] = {
 }
 
 _Row = TypeVar("_Row", Episode, EvaluationRow)
+
+
+def check_manifest(manifest: Mapping[str, Any], source: str) -> None:
+    """Refuse a description of a run in which something stands that nobody has written.
+
+    Args:
+        manifest: what `RunFolder.manifest` returned.
+        source: what to call its file.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    for key, kind in _MANIFEST_KEYS.items():
+        fits = isinstance(manifest[key], kind)
+        if not fits or (key == "threads" and not 1 <= manifest[key] <= _MOST_THREADS):
+            raise UsageError(f"{source} is damaged: {key} is {manifest[key]!r:.80}.")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -157,10 +173,6 @@ class RunFolder:
         missing = [key for key in _MANIFEST_KEYS if key not in manifest]
         if missing:
             raise UsageError(f"{path} is damaged: it has lost {', '.join(missing)}.")
-        for key, kind in _MANIFEST_KEYS.items():
-            fits = isinstance(manifest[key], kind)
-            if not fits or (key == "threads" and not 1 <= manifest[key] <= _MOST_THREADS):
-                raise UsageError(f"{path} is damaged: {key} is {manifest[key]!r:.80}.")
         return manifest
 
     def write_status(self, state: str, step: int, **more: Any) -> None:

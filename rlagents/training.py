@@ -37,7 +37,7 @@ from rlagents.observers.files import FileObserver, cut_logs
 from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.profile import Profile, Timer, as_dict, no_timer, table
-from rlagents.run import RunFolder, write_json
+from rlagents.run import RunFolder, check_manifest, write_json
 from rlagents.runner import DivergedError, Runner, has_reached
 from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
@@ -288,6 +288,7 @@ def config_of(
 ) -> RunConfig:
     """Return the resolved config of a run."""
     source = str(folder.directory / "config.json")
+    check_manifest(manifest, source)
     return build_config(manifest["config"], overrides or {}, source)
 
 
