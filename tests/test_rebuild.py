@@ -191,6 +191,23 @@ def test_what_an_environment_has_started_ends_with_it(make: Any, tmp_path: Path)
     wait(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
 
 
+def test_no_place_for_videos(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fake_run(tmp_path / "runs" / "one", returns=[1.0])
+
+    def full(prefix: str) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.mkdtemp", full)
+        browser = Browser(create_app(tmp_path / "runs", rebuilder=make()))
+        answer = browser.post("/api/run/one/training/0")
+        assert answer.status == 500
+        assert "(No space left on device); make room there" in answer.error
+        assert browser.get("/api/run/one/training/0").json["state"] == "none"
+    assert browser.post("/api/run/one/training/0").status == 200  # there is room again
+    assert run.is_dir()
+
+
 def test_the_program_ends_when_the_server_is_gone() -> None:
     program = (
         "import sys, time\n"

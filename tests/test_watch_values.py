@@ -98,6 +98,35 @@ def test_a_video_has_numbers(browser: Browser, runs: Path, value: Any, stem: str
         assert video[key] == by_name.get(key)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("frame", "x"), ("action", {"a": 1}), ("reward", ["1"]), ("frame", [[1]])),
+        *(("values", 5), ("values", ["x"]), ("values", [[0.5, "x"]]), ("values", [{"a": 1}])),
+        *(("frames_per_second", 0), ("frames_per_second", "60"), ("num_frames", -1)),
+        *(("num_frames", [3]), ("frames_per_second", NAN)),
+    ],
+)
+def test_steps_that_cannot_be_drawn(browser: Browser, runs: Path, key: str, value: Any) -> None:
+    path = fake_video(fake_run(runs / "bad"), VIDEO, frames_per_second=50.0).with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    answer = browser.get(f"/api/run/bad/video/{VIDEO}/data")
+    assert answer.status == 400
+    assert answer.error == f"{path.name} is damaged: its {key} cannot be drawn."
+    (video,) = browser.get("/api/run/bad").json["videos"]
+    assert video["frames_per_second"] == (None if key == "frames_per_second" else 50)
+    assert video["num_frames"] == (None if key == "num_frames" else 3)
+
+
+def test_steps_without_values_can_be_drawn(browser: Browser, runs: Path) -> None:
+    path = fake_video(fake_run(runs / "two"), VIDEO).with_suffix(".json")
+    values = [None, [0.5, None]]
+    changed = {"values": values, "reward": [1, NAN], "action": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    told = browser.get(f"/api/run/two/video/{VIDEO}/data").json
+    assert (told["values"], told["reward"], told["action"]) == (values, [1, None], None)
+
+
 def test_a_recipe_that_is_a_list_can_be_compared(browser: Browser, runs: Path) -> None:
     fake_run(runs / "bad", recipe=["a"], returns=[1.0, 2.0])
     answer = browser.get("/api/curves?run=bad")

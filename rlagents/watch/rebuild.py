@@ -111,6 +111,7 @@ class Rebuilder:
 
         Raises:
             BusyError: too many are waiting.
+            RLAgentsError: there is no place for videos.
         """
         with self._changed:
             job = self.find(run, episode)
@@ -122,7 +123,7 @@ class Rebuilder:
                     "when some of them are done."
                 )
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="rlagents-watch-"))
+                self._folder = _make_folder()
             self._number += 1
             job = Job(run, episode, self._folder / str(self._number))
             self._jobs[self._key(run, episode)] = job
@@ -243,6 +244,16 @@ class Rebuilder:
             self._worker.join(timeout=10)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _make_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="rlagents-watch-"))
+    except OSError as error:
+        raise RLAgentsError(
+            f"No folder for videos can be made in {tempfile.gettempdir()} ({error.strerror}); make "
+            "room there, or start rlagents watch with TMPDIR=DIR."
+        ) from None
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pydantic_core
@@ -90,15 +91,43 @@ def checked_file(path: Path, root: Path) -> Path:
     return resolved
 
 
+def _is_column(value: Any) -> bool:
+    """Tell whether a value is a list of numbers and nulls, or is not there."""
+    return value is None or (
+        isinstance(value, list) and {type(one) for one in value} <= {int, float, NoneType}
+    )
+
+
+def _is_table(value: Any) -> bool:
+    """Tell whether a value is a list of such lists, or is not there."""
+    return value is None or (isinstance(value, list) and all(_is_column(row) for row in value))
+
+
+def _is_size(value: Any) -> bool:
+    """Tell whether a value is a number above 0, or is not there."""
+    return value is None or (number(value) or 0) > 0
+
+
+# What the page draws of a video's JSON, and how it is known to be that.
+_DRAWN: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("frame", "action", "reward"), _is_column),
+    "values": _is_table,
+    **dict.fromkeys(("frames_per_second", "num_frames"), _is_size),
+}
+
+
 def read_sidecar(path: Path) -> bytes:
     """Return the JSON about a video, such that browsers read it.
 
     Raises:
-        UsageError: it is too large, or no JSON object.
+        UsageError: it is too large, or does not hold what the page draws.
         NotFoundError: it is gone.
     """
     content = _read(path)
     about = _parse(content, path)
+    damaged = next((name for name, fits in _DRAWN.items() if not fits(about.get(name))), None)
+    if damaged is not None:
+        raise UsageError(f"{path.name} is damaged: its {damaged} cannot be drawn.")
     # Words that Python writes and that JSON does not know; a name may hold them too.
     if b"NaN" in content or b"Infinity" in content:
         return pydantic_core.to_json(about, inf_nan_mode="null")
@@ -177,13 +206,17 @@ def describe_video(
         "episode": None if is_tiled else count,  # of tiles it is how many there are
         "return": episodic_return,
         "length": number(header.get("episodic_length")),
-        "frames_per_second": number(header.get("frames_per_second")),
-        "num_frames": number(header.get("num_frames")),
+        "frames_per_second": _size(header.get("frames_per_second")),
+        "num_frames": _size(header.get("num_frames")),
         "seed": number(header.get("seed")),
         "overlays": [{"method": method} for method in overlays],
         "mime": MIME[suffix],
         "wall_time_s": None if step is None or is_training else wall_times.get(step),
     }
+
+
+def _size(value: Any) -> float | None:
+    return number(value) if _is_size(value) else None
 
 
 def _float(word: str) -> float | None:
