@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -31,8 +32,8 @@ class VideoError(RLAgentsError, OSError):
     """A video cannot be written: the disk is full, or the encoder has failed."""
 
 
-class VideoWriter:
-    """Writes one video; a file format says how, in the three methods at the end.
+class VideoWriter(ABC):
+    """Writes one video; a file format says how, in the methods at the end.
 
     Args:
         temporary: where frames go until the video is closed; its name should start with a dot.
@@ -95,21 +96,21 @@ class VideoWriter:
         """Remove the temporary file, which is there unless `close` has been called."""
         self.discard()
 
+    @abstractmethod
     def _open(self, height: int, width: int) -> None:
         """Begin the temporary file, for frames of an even height and width."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _add(self, picture: Array) -> None:
         """Encode a frame: [H, W, 3] uint8, RGB, contiguous."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self, path: Path) -> None:
         """Complete the file and rename it; what else was made must be gone, also on an error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _abandon(self) -> None:
         """Free the encoder, if there is one."""
-        raise NotImplementedError
 
 
 def enlarge(frame: Array, scale: int) -> Array:
