@@ -9,6 +9,7 @@ import errno
 import fnmatch
 import io
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class FullDisk:
     ) -> None:
         self.count = 0
         self.failures = 0
+        self._lock = threading.Lock()
         self._verb, self._pattern = place
         self._fails = fails
         open_file, fsync = io.open, os.fsync
@@ -63,9 +65,11 @@ class FullDisk:
     def _visit(self, verb: str, path: str) -> None:
         if verb != self._verb or not self._matches(path):
             return
-        self.count += 1
-        if self._fails(self.count):
-            self.failures += 1
+        with self._lock:  # files are synced by several threads
+            self.count += 1
+            fails = self._fails(self.count)
+            self.failures += fails
+        if fails:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), Path(path).name)
 
 
