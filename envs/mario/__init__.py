@@ -1,1 +1,6 @@
 """Super Mario Bros. (NES), where the package with the game is installed: docs/mario.md."""
+
+from rlagents.envs.mario.env import MarioEnv
+from rlagents.envs.mario.rewards import Played
+
+__all__ = ["MarioEnv", "Played"]
