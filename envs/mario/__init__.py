@@ -2,5 +2,6 @@
 
 from rlagents.envs.mario.env import MarioEnv
 from rlagents.envs.mario.rewards import Played
+from rlagents.envs.mario.specs import mario_names, mario_spec
 
-__all__ = ["MarioEnv", "Played"]
+__all__ = ["MarioEnv", "Played", "mario_names", "mario_spec"]
