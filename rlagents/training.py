@@ -56,6 +56,7 @@ class _Parts:
     threads: int  # that compute a network
     networks_at_once: int  # each with so many
     footprint: Footprint  # of stored experience
+    footprint_key: str  # the key that decides it
     free_memory: int  # before there is any
     profile: Profile | None  # where the time goes, if anybody asked
 
@@ -153,7 +154,7 @@ def _say_what_begins(console: ConsoleObserver, parts: _Parts, difference: str | 
     if parts.footprint.memory > parts.free_memory:
         console.say(
             f"warning: {parts.free_memory / 1e9:.1f} GB of memory are free, which is enough only "
-            "if frames compress well; watch it, or lower --replay.capacity"
+            f"if frames compress well; watch it, or lower {_option(parts.footprint_key)}"
         )
     if difference is not None:
         console.say(
@@ -243,7 +244,7 @@ def _resume(
     console = ConsoleObserver(folder, quiet=quiet)
     needed = parts.footprint.memory_at_least
     if needed > parts.free_memory:  # no refusal: it has worked here, or can work nowhere else
-        console.say(f"warning: {_too_much(needed, parts.free_memory)}")
+        console.say(f"warning: {_too_much(parts.footprint_key, needed, parts.free_memory)}")
     if reached:
         console.say(f"stop_return = {goal:g} has been reached and no longer counts")
     if damage is not None:
@@ -315,7 +316,7 @@ def _build(
                 pictures=len(env.observation_space.shape) == 3, sharing=networks_at_once
             )
         machine.prepare_torch(threads)
-        footprint = Footprint(0, 0)
+        footprint, key = Footprint(0, 0), getattr(agent_class, "footprint_key", "replay.capacity")
         if hasattr(agent_class, "footprint"):
             footprint = agent_class.footprint(
                 config, env.observation_space, num_envs=env_config.num_envs
@@ -324,8 +325,8 @@ def _build(
         needed = footprint.memory_at_least
         if needed > free and not resuming:
             raise UsageError(
-                f"{_too_much(needed, free)}. Lower --replay.capacity to "
-                f"{_fitting_capacity(config, needed, free)} or less."
+                f"{_too_much(key, needed, free)}. Lower {_option(key)} to "
+                f"{_fitting(config, key, free / needed)} or less."
             )
         agent = agent_class.from_config(
             config,
@@ -342,7 +343,17 @@ def _build(
         env.close()
         raise
     return _Parts(
-        config, spec, env, agent, num_actions, threads, networks_at_once, footprint, free, watch
+        config,
+        spec,
+        env,
+        agent,
+        num_actions,
+        threads,
+        networks_at_once,
+        footprint,
+        key,
+        free,
+        watch,
     )
 
 
@@ -364,16 +375,23 @@ def _describe(footprint: Footprint) -> str:
     return words
 
 
-def _too_much(memory: int, free: int) -> str:
+def _too_much(key: str, memory: int, free: int) -> str:
+    table, name = key.split(".")
     return (
-        f"[replay] capacity: stored experience would take {memory / 1e9:.1f} GB, and "
+        f"[{table}] {name}: stored experience would take {memory / 1e9:.1f} GB, and "
         f"{free / 1e9:.1f} GB of memory are free"
     )
 
 
-def _fitting_capacity(config: RunConfig, memory: int, free: int) -> int:
-    capacity = getattr(config.replay, "capacity", 0)
-    return int(0.9 * capacity * free / memory) // 1000 * 1000
+def _fitting(config: RunConfig, key: str, part: float) -> int:
+    """Return a value of `key` that takes no more than this part of the memory."""
+    table, name = key.split(".")
+    fitting = int(0.9 * part * getattr(getattr(config, table), name, 0))
+    return fitting // 1000 * 1000 or fitting
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def _find_difference(parts: _Parts) -> str | None:

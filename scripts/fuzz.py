@@ -246,7 +246,7 @@ def inputs(reader: Reader) -> st.SearchStrategy[tuple[str, bytes]]:
 def config_words() -> tuple[str, ...]:
     """Return the names of all tables and keys, and some values."""
     model = RunConfig.for_agent("dqn")
-    found = ["dqn", "reinforce", "cartpole", "pong", "uniform", "mlp", *model.model_fields]
+    found = ["dqn", "ppo", "reinforce", "cartpole", "pong", "uniform", "mlp", *model.model_fields]
     for table in model.model_fields.values():
         found += list(getattr(table.annotation, "model_fields", {}))
     return tuple(found)

@@ -146,7 +146,7 @@ def test_only_one_module_draws() -> None:
 
 def test_no_agent_knows_another() -> None:
     agents = [name for name in members("rlagents.agents") if name.count(".") == 2]
-    names = ("base", "guard", "storage", "optimizers", "weights")
+    names = ("base", "guard", "storage", "optimizers", "rewards", "weights")
     shared = {f"rlagents.agents.{name}" for name in names}
     for agent in set(agents) - shared:
         for other in set(agents) - shared - {agent}:

@@ -131,7 +131,7 @@ def test_help_of_train_names_every_key_with_default_and_bounds(cli: Cli) -> None
     outcome = cli("train", "--help")
     assert outcome.code == 0
     text = squeezed(outcome.out)
-    for agent in ("dqn", "reinforce"):
+    for agent in ("dqn", "ppo", "reinforce"):
         for option in options(RunConfig.for_agent(agent)):
             if option.name in ("network", "replay"):
                 continue
@@ -220,10 +220,13 @@ def test_the_module_is_the_same_program() -> None:
     ("what", "names"),
     [
         ("envs", ["cartpole", "pong", "atari/breakout", "atari/space_invaders"]),
-        ("agents", ["dqn", "reinforce"]),
+        ("agents", ["dqn", "ppo", "reinforce"]),
         (
             "configs",
-            ["atari-dqn-2015", "cartpole-dqn", "cartpole-reinforce", "pong-dqn", "pong-reinforce"],
+            [
+                *("atari-dqn-2015", "cartpole-dqn", "cartpole-ppo", "cartpole-reinforce"),
+                *("pong-dqn", "pong-ppo", "pong-reinforce"),
+            ],
         ),
     ],
 )

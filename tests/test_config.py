@@ -30,7 +30,7 @@ from rlagents.errors import UsageError
 from rlagents.replay import ReplayConfig
 from rlagents.tables import Probability, Table, describe_type
 
-AGENTS = ("dqn", "reinforce")
+AGENTS = ("dqn", "ppo", "reinforce")
 MINIMAL: dict[str, Any] = {"env": {"id": "cartpole"}}
 
 
@@ -68,8 +68,10 @@ def test_the_promised_recipes_are_there() -> None:
     promised = {
         "atari-dqn-2015",
         "cartpole-dqn",
+        "cartpole-ppo",
         "cartpole-reinforce",
         "pong-dqn",
+        "pong-ppo",
         "pong-reinforce",
     }
     assert promised <= set(builtin_configs())
@@ -624,6 +626,8 @@ CONTRADICTING = (
     "agent.value_max",
     "agent.episodes_per_update",
     "agent.points_per_update",
+    *("agent.rollout_steps", "agent.minibatches"),
+    *("agent.entropy_coefficient_end", "agent.entropy_coefficient_decay_steps"),
     "replay.capacity",
     *(f"replay.{key}" for key in ReplayConfig.model_fields if key.startswith(("prio", "impo"))),
     "env.num_envs",

@@ -10,6 +10,11 @@ from rlagents.errors import UsageError, did_you_mean
 # Looked up by name, so that torch is only imported once an agent is asked for.
 _BUILTIN = {
     "dqn": ("rlagents.agents.dqn", "DQN", "Deep Q-network (Mnih et al. 2015), double as an option"),
+    "ppo": (
+        "rlagents.agents.ppo",
+        "PPO",
+        "Proximal policy optimization (Schulman et al. 2017), generalized advantages",
+    ),
     "reinforce": (
         "rlagents.agents.reinforce",
         "Reinforce",

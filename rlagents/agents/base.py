@@ -97,6 +97,10 @@ class Agent(Protocol):
     ReplayConfig: ClassVar[type[Table] | None] = None
     # Keys of `[agent]` that decide what the network looks like or what its outputs mean.
     network_keys: ClassVar[tuple[str, ...]] = ()
+    # The key that decides how much `footprint` is, in its table.
+    footprint_key: ClassVar[str] = "replay.capacity"
+    # Other agents whose weights mean the same here, so that a run may begin with those of theirs.
+    weights_from: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_config(
