@@ -26,7 +26,7 @@ from rlagents.envs import (
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, PlayedEpisode, num_eval_envs, play_episodes
 from rlagents.explain import Explainer
-from rlagents.film import View, ViewOptions
+from rlagents.film import Name, View, ViewOptions
 from rlagents.overlays import Draw, Overlays
 from rlagents.recording import record_episodes
 from rlagents.spaces import rebuild_space
@@ -150,7 +150,7 @@ class TrainedAgent:
         policy: Policy,
         episodes: int,
         seed: int | None,
-        name: Callable[[int, Sequence[int]], Callable[[float], Path]],
+        name: Callable[[int, Sequence[int]], Name],
         *,
         tiled: bool,
         view: View,
@@ -163,7 +163,7 @@ class TrainedAgent:
             episodes: how many.
             seed: of the episodes; the config's if None.
             name: what names a video, from its number and its episodes' seeds, and then from the
-                return.
+                return and whether the episode was completed.
             tiled: show all episodes at once in one video.
             view: how they are shown.
 
