@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium as gym
 import numpy as np
 
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.errors import UsageError
-from rlagents.types import Array, IntArray
+from rlagents.types import Array, IntArray, Outcome
 
 
 class PlayerStep(NamedTuple):
@@ -25,6 +26,7 @@ class PlayerStep(NamedTuple):
     terminated: bool
     truncated: bool
     frames: list[Array]  # each [H, W, 3] uint8 RGB, in the order shown
+    outcome: Outcome | None = None  # at the episode's end, where the environment tells
 
 
 class Player(Protocol):
@@ -70,6 +72,7 @@ class RenderPlayer:
         own_actions: names of the environment's own actions; if None, those of its method
             `get_action_meanings`, where it has one.
         action_set: [A] int64, which of its own actions the agent's are; None for all as they are.
+        outcome: reads how an episode came out; `is_success` if it is None.
 
     Raises:
         UsageError: the environment cannot render pictures, or `own_actions` are not as many.
@@ -82,7 +85,9 @@ class RenderPlayer:
         *,
         own_actions: Sequence[str] | None = None,
         action_set: IntArray | None = None,
+        outcome: OutcomeReader | None = None,
     ) -> None:
+        self._outcome = OutcomeReader() if outcome is None else outcome
         # Pictures are drawn into memory; without a screen SDL would complain on standard error.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         self._frames: list[Array] = []
@@ -120,13 +125,14 @@ class RenderPlayer:
 
     def step(self, action: int) -> PlayerStep:
         """Play one agent step."""
-        observation, reward, terminated, truncated, _ = self._env.step(int(action))
+        observation, reward, terminated, truncated, info = self._env.step(int(action))
         return PlayerStep(
             np.asarray(observation),
             float(np.float32(reward)),
             terminated,
             truncated,
             self._take_frames(),
+            self._outcome.read(info) if terminated or truncated else None,
         )
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ import gymnasium as gym
 from pydantic import Field
 
 from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player, RenderPlayer
 from rlagents.envs.preprocessing import (
     Preprocessing,
@@ -99,6 +100,11 @@ class EnvSpec:
         sticky_probability, noop_max, max_episode_frames: likewise; None where the environment
             knows no such thing.
         reward_threshold: mean return that counts as solved.
+        outcome: entries of the `info` of an episode's last step that tell how it came out, such as
+            ("x_pos", "score"): each must be there, and be a number, a text, true or false.
+        success: the entry, true or false, that says whether the episode was completed; if None,
+            `is_success` where that is there. A vector environment or a player of one's own fills
+            in outcomes itself.
         description: one line for `rlagents list envs`.
     """
 
@@ -119,7 +125,23 @@ class EnvSpec:
     noop_max: int | None = None
     max_episode_frames: int | None = None
     reward_threshold: float | None = None
+    outcome: Sequence[str] = ()
+    success: str | None = None
     description: str = ""
+
+    @property
+    def tells_success(self) -> bool | None:
+        """Return whether episodes are known to tell if they were completed; None: time will show.
+
+        Any Gymnasium environment may have `is_success` in its last `info`.
+        """
+        if self.success is not None:
+            return True
+        return None if self.make_vector is None else False
+
+    def outcome_reader(self) -> OutcomeReader:
+        """Return what reads an outcome from the `info` of an episode's last step."""
+        return OutcomeReader(self.outcome, self.success)
 
 
 _registered: dict[str, EnvSpec] = {}
@@ -392,7 +414,9 @@ def make_vector_env(
     """
     if spec.make_vector is not None:
         return spec.make_vector(config, num_envs)
-    return SyncVectorEnv([lambda: _make_single(spec, config, timer=timer)] * num_envs)
+    return SyncVectorEnv(
+        [lambda: _make_single(spec, config, timer=timer)] * num_envs, spec.outcome_reader()
+    )
 
 
 def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
@@ -428,6 +452,7 @@ def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
         spec.name,
         own_actions=spec.action_names,
         action_set=_own_actions(spec, config),
+        outcome=spec.outcome_reader(),
     )
 
 

@@ -6,13 +6,17 @@ environment; one whose episode is over waits for that, and its rows mean nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 
-from rlagents.types import Array, BoolArray, FloatArray, IntArray
+from rlagents.envs.outcomes import OutcomeReader
+from rlagents.types import Array, BoolArray, FloatArray, IntArray, Outcome
+
+_NONE: Mapping[int, Outcome] = MappingProxyType({})
 
 
 class VectorStep(NamedTuple):
@@ -23,6 +27,8 @@ class VectorStep(NamedTuple):
     terminated: BoolArray  # [N] bool: the episode ended for good
     truncated: BoolArray  # [N] bool: the episode was cut off by a limit
     life_lost: BoolArray  # [N] bool: a life was lost, the episode goes on
+    # How the episodes came out that ended in this step, by their rows; none where that is not told.
+    outcomes: Mapping[int, Outcome] = _NONE
 
 
 class VectorEnv(Protocol):
@@ -107,14 +113,17 @@ class GroupedVectorEnv:
         """Finish the step of each group that plays."""
         reward = np.zeros(self.num_envs, dtype=np.float32)
         terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
+        outcomes: dict[int, Outcome] = {}
         for number in self._stepped:
             rows = self._rows[number]
             step = self._groups[number].recv()
             self._observation[rows], reward[rows] = step.observation, step.reward
             terminated[rows], truncated[rows] = step.terminated, step.truncated
             life_lost[rows] = step.life_lost
+            outcomes |= {rows.start + row: outcome for row, outcome in step.outcomes.items()}
         self._waiting |= terminated | truncated
-        return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
+        observation = self._observation.copy()
+        return VectorStep(observation, reward, terminated, truncated, life_lost, outcomes)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions."""
@@ -134,11 +143,21 @@ class SyncVectorEnv:
 
     An environment with lives may say in its info that one was lost: `life_lost`.
 
+    Args:
+        makers: of the environments.
+        outcome: reads how an episode came out; `is_success` if it is None.
+
     Raises:
         TypeError: an environment returns something else than a Gymnasium environment does.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gym.Env[Any, int]]]) -> None:
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], gym.Env[Any, int]]],
+        outcome: OutcomeReader | None = None,
+    ) -> None:
+        self._outcome = OutcomeReader() if outcome is None else outcome
+        self._outcomes: dict[int, Outcome] = {}  # of the episodes that ended in this step
         self._envs = [make() for make in makers]
         self.num_envs = len(self._envs)
         space = self._envs[0].observation_space
@@ -172,12 +191,14 @@ class SyncVectorEnv:
         """Step each environment that is in an episode."""
         reward = np.zeros(self.num_envs, dtype=np.float32)
         terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
+        self._outcomes = {}
         for index in np.flatnonzero(~self._waiting).tolist():
             reward[index], terminated[index], truncated[index], life_lost[index] = self._step(
                 index, int(self._actions[index])
             )
         self._waiting |= terminated | truncated
-        return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
+        observation = self._observation.copy()
+        return VectorStep(observation, reward, terminated, truncated, life_lost, self._outcomes)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions."""
@@ -211,6 +232,10 @@ class SyncVectorEnv:
             )
         observation, reward, terminated, truncated, info = result
         self._see(index, observation)
+        if terminated or truncated:
+            outcome = self._outcome.read(info)
+            if outcome is not None:
+                self._outcomes[index] = outcome
         life_lost = isinstance(info, dict) and bool(info.get("life_lost", False))
         return float(reward), bool(terminated), bool(truncated), life_lost
 

@@ -12,8 +12,8 @@ from rlagents.config import RunConfig, build_config, read_config
 from rlagents.envs import make_player
 from rlagents.errors import UsageError
 from rlagents.evaluate import Evaluation
-from rlagents.film import ViewOptions
-from rlagents.naming import beside_others, check_output, named_by_return, numbered, video_path
+from rlagents.film import Name, ViewOptions
+from rlagents.naming import beside_others, check_output, named_by_result, numbered, video_path
 from rlagents.pretrained import MANIFEST, find_pretrained, read_manifest
 from rlagents.recording import rebuild_episode
 from rlagents.run import ActionLog, RunFolder, check_manifest
@@ -133,14 +133,14 @@ class Run(TrainedAgent):
         target = check_output(output, self._folder.videos)
         found = self._find(checkpoint)  # once: the best may change meanwhile
 
-        def name(number: int, seeds: Sequence[int]) -> Callable[[float], Path]:
+        def name(number: int, seeds: Sequence[int]) -> Name:
             if target is not None:
                 return numbered(target, number, 1 if tiled else episodes)
             own = video_path(self._folder, found.step, number)
             if tiled:
                 stem = f"tiled-step-{found.step}-episodes-{episodes}"
-                own = named_by_return(self._folder.videos / stem)
-            return lambda result: beside_others(own(result), seeds, self._changes)
+                own = named_by_result(self._folder.videos / stem)
+            return lambda *result: beside_others(own(*result), seeds, self._changes)
 
         policy = self._policy(found)
         return self._record(found, policy, episodes, seed, name, tiled=tiled, view=shown)
@@ -190,7 +190,7 @@ class Run(TrainedAgent):
             )
         player = make_player(self._find_env(), self.config.env)
         stem = f"training-step-{episode.step}-episode-{number}"
-        name = named_by_return(self._folder.videos / stem)
+        name = named_by_result(self._folder.videos / stem)
         with playing(player, self.config.env.id):
             return rebuild_episode(
                 player,
@@ -277,12 +277,12 @@ class Pretrained(TrainedAgent):
         here = Path()
         target = check_output(output, here)
 
-        def name(number: int, _: Sequence[int]) -> Callable[[float], Path]:
+        def name(number: int, _: Sequence[int]) -> Name:
             if target is not None:
                 return numbered(target, number, 1 if tiled else episodes)
             which = f"tiled-episodes-{episodes}" if tiled else f"episode-{number}"
-            own = named_by_return(here / f"{self.name}-{which}")
-            return lambda result: beside_others(own(result), None)
+            own = named_by_result(here / f"{self.name}-{which}")
+            return lambda *result: beside_others(own(*result), None)
 
         checkpoint, policy = self._checkpoint(), self.policy()
         return self._record(checkpoint, policy, episodes, seed, name, tiled=tiled, view=shown)

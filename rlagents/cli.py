@@ -19,6 +19,7 @@ from rlagents.signals import StopSignal
 if TYPE_CHECKING:
     from rlagents.api import Pretrained, Run
     from rlagents.config import Option
+    from rlagents.evaluate import Evaluation
 
 _RUNS_DIR = Path("runs")
 _LISTS = ("envs", "agents", "configs", "pretrained")
@@ -126,7 +127,8 @@ def _make_parser() -> _Parser:
         type=_count,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="agent steps in all, 1 or more, whatever stop_return an evaluation has reached "
+        help="agent steps in all, 1 or more, whatever stop_return and stop_success an evaluation "
+        "has reached "
         "(default: as the run was begun with)",
     )
     _add_allow_import(resume)
@@ -651,11 +653,24 @@ def _evaluate(options: argparse.Namespace) -> int:
     for key, value in result.get("env", {}).items():
         print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
+    if evaluation.success_rate is not None:
+        print(f"  completed    {_completed(evaluation)}")
     print(f"  mean return  {result['mean_return']:.2f} ± {result['std_return']:.2f}")
     print(f"  IQM          {result['iqm_return']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
     print(f"  range        {result['min_return']:g} to {result['max_return']:g}")
     print(f"  mean length  {result['mean_length']:.1f} agent steps")
     return 0
+
+
+def _completed(evaluation: Evaluation) -> str:
+    """Return how many episodes were completed, and between what their share may lie, in words."""
+    from rlagents.statistics import wilson_interval
+    from rlagents.wording import percent
+
+    count, successes = len(evaluation.played), evaluation.successes
+    low, high = wilson_interval(successes, count)
+    interval = f"95 % interval {100 * low:.3g} to {100 * high:.3g}"
+    return f"{successes} of {count} ({percent(successes / count)}, {interval})"
 
 
 def _record(options: argparse.Namespace) -> int:

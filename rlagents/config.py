@@ -47,8 +47,11 @@ class EvaluationConfig(Table):
     """Draw actions from a policy's probabilities, where otherwise the most probable is played."""
     stop_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Finish once the mean return of an evaluation is this or more; else after all steps."""
+    stop_success: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Finish once this share of an evaluation's episodes is completed, where the environment tells;
+    beside stop_return, both must be reached in one evaluation."""
     stop_episodes: Count | None = None
-    """First go on evaluating until so many episodes have that mean, if these are more."""
+    """First go on evaluating until so many episodes have reached that, if these are more."""
     late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Once the mean return of the last 100 training episodes is this or more, evaluate every
     late_period_steps instead, for good; independent of [agent] late_return."""
@@ -290,8 +293,12 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
 
 def _check_evaluation(table: EvaluationConfig) -> None:
     """Refuse keys of `[evaluation]` that do nothing without another."""
+    if table.stop_episodes is not None and table.stop_return is table.stop_success is None:
+        raise UsageError(
+            "[evaluation] stop_episodes: needs stop_return or stop_success beside it, what is to "
+            'be reached; or set it to "none" too.'
+        )
     for key, needed, what in (
-        ("stop_episodes", "stop_return", "the mean return to reach"),
         ("late_return", "late_period_steps", "the agent steps between evaluations from then on"),
         ("late_period_steps", "late_return", "the mean return from which on it holds"),
     ):

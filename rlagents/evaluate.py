@@ -17,8 +17,8 @@ from rlagents import seeding
 from rlagents.agents.base import Policy
 from rlagents.envs import VectorEnv
 from rlagents.errors import StoppedError
-from rlagents.statistics import bootstrap_interval, interquartile_mean
-from rlagents.types import Array, FloatArray, IntArray
+from rlagents.statistics import bootstrap_interval, interquartile_mean, success_rate
+from rlagents.types import Array, FloatArray, IntArray, Outcome
 
 _MAX_ENVS = 20  # environments that an evaluation plays at once, where training has no more
 _CHOICE = 3  # the purpose of an episode's own generator
@@ -32,6 +32,12 @@ class PlayedEpisode(NamedTuple):
     values: FloatArray  # [T, A] action values or probabilities
     episodic_return: float
     end: str  # "terminated" or "truncated"
+    outcome: Outcome | None = None  # how it came out, where the environment tells
+
+    @property
+    def success(self) -> bool | None:
+        """Return whether it was completed, None if that is not told."""
+        return None if self.outcome is None else self.outcome.success
 
     @property
     def length(self) -> int:
@@ -77,9 +83,27 @@ class Evaluation:
         """Return the interquartile mean."""
         return float(interquartile_mean(self.returns))
 
+    @property
+    def successes(self) -> int:
+        """Return how many episodes were completed."""
+        return sum(episode.success is True for episode in self.played)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Return the share of episodes that were completed, None if the environment tells none."""
+        return success_rate_of(self.played)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return what `evaluate --json` prints."""
-        about: dict[str, Any] = {
+        """Return what `evaluate --json` prints; outcomes only where the environment tells them."""
+        told: dict[str, Any] = {}
+        if self.success_rate is not None:
+            told["success_rate"] = self.success_rate
+        outcomes = [episode.outcome for episode in self.played]
+        if any(outcome is not None for outcome in outcomes):
+            told["outcomes"] = [None if one is None else dict(one.values) for one in outcomes]
+        if self.env:
+            told["env"] = dict(self.env)
+        return {
             "run": self.run,
             "checkpoint": self.checkpoint,
             "step": self.step,
@@ -96,10 +120,12 @@ class Evaluation:
             "mean_length": float(np.mean(self.lengths)),
             "returns": self.returns,
             "lengths": self.lengths,
-        }
-        if self.env:
-            about["env"] = dict(self.env)
-        return about
+        } | told
+
+
+def success_rate_of(episodes: Sequence[PlayedEpisode]) -> float | None:
+    """Return the share of episodes that were completed, None if none of them tells."""
+    return success_rate(episode.success for episode in episodes)
 
 
 class Chooser:
@@ -188,6 +214,7 @@ def play_episodes(
                     np.stack(values[i]),
                     float(returns[i]),
                     end,
+                    step.outcomes.get(i),
                 )
                 current[i] += number
                 choosers[i] = None

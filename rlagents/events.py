@@ -44,6 +44,7 @@ class Progressed:
 
     clock: Clock
     mean_return: float | None  # of the last 100 training episodes
+    success_rate: float | None = None  # of the same, None where the environment tells none
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Evaluated:
     policy: Policy
     is_best: bool
     previous_step: int  # of the evaluation before, -1 for the first
-    is_enough: bool  # the run ends here, since the return that it was to reach is reached
+    is_enough: bool  # the run ends here, since it is as good as it was to become
+    warning: str | None = None  # what the user should know
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class CheckpointDue:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The loop is over: all steps done, its return reached, or asked to stop."""
+    """The loop is over: all steps done, good enough, or asked to stop."""
 
     clock: Clock
     state: Literal["finished", "stopped"]

@@ -31,7 +31,8 @@ from rlagents.video import ANIMATIONS, VideoError, enlarge, even, frame_stride, 
 # Takes an enlarged frame, [H, W, 3] uint8 RGB, and what is so while it is shown; returns the
 # picture, of the same size for every frame of a video.
 Lens = Callable[[Array, Moment], Array]
-
+# Names a video, from a return and whether the episode was completed.
+Name = Callable[[float, bool], Path]
 
 _MAX_SECONDS = 1e9  # longer than any episode; beyond, numbers of frames are none
 
@@ -132,7 +133,7 @@ def film(
     takes: Sequence[Take],
     view: View,
     *,
-    path: Callable[[float], Path],
+    path: Name,
     about: Mapping[str, Any],
     tiled: bool = False,
     overlays: Mapping[str, Draw] | None = None,
@@ -142,7 +143,8 @@ def film(
     Args:
         takes: of players of one environment; one, or several for tiles.
         view: how they are shown.
-        path: names the video, from the episode's return or the mean of several.
+        path: names the video, from the episode's return or the mean of several, and from whether
+            the episode, or each of several, was completed.
         about: goes into the JSON as it is; `values_are` also names the values in a caption.
         tiled: show the takes at once, each in a part of the picture.
         overlays: what draws on the frames of one take for further videos, by their names.
@@ -153,7 +155,7 @@ def film(
         VideoError: it cannot be written; nothing is left behind.
     """
     player = takes[0].player
-    name = path(0.0)
+    name = path(0.0, False)
     name.parent.mkdir(parents=True, exist_ok=True)
     stride = frame_stride(name, player.frames_per_second)
     cut = _Cut(view, player.frames_per_second, stride)
@@ -208,7 +210,10 @@ def film(
         if cut.first > 0 or cut.last(num_frames) < num_frames - 1:
             known |= {"from_second": cut.first / player.frames_per_second}
         known |= {"episodes": episodes} if tiled else episodes[0]
-        target = path(sum(take.episodic_return for take in takes) / len(takes))
+        target = path(
+            sum(take.episodic_return for take in takes) / len(takes),
+            all(take.outcome is not None and take.outcome.success is True for take in takes),
+        )
         content = {**about, **known}
         older = _read_sidecar(target)
         there = older.pop("overlays", {})

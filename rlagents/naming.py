@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlagents.errors import UsageError
-from rlagents.film import sidecar
+from rlagents.film import Name, sidecar
 from rlagents.output import check_name, check_writable
 from rlagents.run import RunFolder
 from rlagents.video import ANIMATIONS, VIDEOS, video_suffix, why_no_mp4
@@ -16,14 +16,22 @@ from rlagents.video import ANIMATIONS, VIDEOS, video_suffix, why_no_mp4
 _GITHUB_MB = 10  # of a picture that is put into a README by dragging
 
 
-def video_path(folder: RunFolder, step: int, episode: int) -> Callable[[float], Path]:
-    """Return the function that names an evaluation's video by the episode's return."""
-    return named_by_return(folder.videos / f"step-{step}-episode-{episode}")
+def video_path(folder: RunFolder, step: int, episode: int) -> Name:
+    """Return the function that names an evaluation's video by how the episode came out."""
+    return named_by_result(folder.videos / f"step-{step}-episode-{episode}")
 
 
-def named_by_return(stem: Path) -> Callable[[float], Path]:
-    """Return the function that puts a return, and this machine's ending, behind a name."""
-    return lambda result: stem.with_name(f"{stem.name}-return-{result:g}{video_suffix()}")
+def named_by_result(stem: Path) -> Name:
+    """Return the function that puts how an episode came out behind a name.
+
+    That is its return, whether it was completed, and this machine's ending.
+    """
+
+    def name(episodic_return: float, completed: bool) -> Path:
+        mark = "-completed" if completed else ""
+        return stem.with_name(f"{stem.name}-return-{episodic_return:g}{mark}{video_suffix()}")
+
+    return name
 
 
 def beside_others(
@@ -86,6 +94,6 @@ def size_note(path: Path) -> str | None:
     )
 
 
-def numbered(path: Path, number: int, count: int) -> Callable[[float], Path]:
+def numbered(path: Path, number: int, count: int) -> Name:
     """Return the function that names a video `path`, with a number if there are several."""
-    return lambda _: path if count == 1 else path.with_stem(f"{path.stem}-{number}")
+    return lambda *_: path if count == 1 else path.with_stem(f"{path.stem}-{number}")

@@ -15,7 +15,7 @@ from rlagents.agents.base import Policy
 from rlagents.config import EvaluationConfig
 from rlagents.envs import Player
 from rlagents.evaluate import PlayedEpisode
-from rlagents.film import View, film
+from rlagents.film import Name, View, film
 from rlagents.overlays import Draw
 from rlagents.takes import NotReproducedError, play_live, replay
 from rlagents.types import Array, FloatArray
@@ -29,7 +29,7 @@ def rebuild_episode(
     episodic_return: float,
     values: FloatArray | None,
     view: View,
-    path: Callable[[float], Path],
+    path: Name,
     about: Mapping[str, Any],
     progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Path:
@@ -42,7 +42,7 @@ def rebuild_episode(
         episodic_return: what it had; the video is dropped if it comes out otherwise.
         values: [T, A] what the actions were chosen by, if it is known.
         view: how it is shown.
-        path: names the video, from the episode's return.
+        path: names the video, from the episode's return and whether it was completed.
         about: goes into the JSON as it is.
         progress: told before each step how many are done, and how many there are.
 
@@ -65,7 +65,7 @@ def record_episodes(
     *,
     reproducible: bool,
     view: View,
-    path: Callable[[float], Path],
+    path: Name,
     about: Mapping[str, Any],
     tiled: bool = False,
     overlays: Callable[[PlayedEpisode], Mapping[str, Draw]] = lambda episode: {},
@@ -82,7 +82,8 @@ def record_episodes(
         protocol: of the evaluation.
         reproducible: whether the environment is known to reproduce itself.
         view: how they are shown.
-        path: names the video, from the return or the mean of several.
+        path: names the video, from the return or the mean of several, and from whether all were
+            completed.
         about: goes into the JSON as it is.
         tiled: show them at once, each in a part of the picture.
         overlays: returns what draws on the frames of an episode for further videos, by their names.

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,10 @@ import numpy as np
 
 from rlagents import seeding
 from rlagents.agents.base import Agent, Fault, Policy
-from rlagents.config import RunConfig
+from rlagents.config import EvaluationConfig, RunConfig
 from rlagents.envs import VectorEnv
 from rlagents.errors import RunFailedError, StoppedError
-from rlagents.evaluate import PlayedEpisode, num_eval_envs, play_episodes
+from rlagents.evaluate import PlayedEpisode, num_eval_envs, play_episodes, success_rate_of
 from rlagents.events import (
     CheckpointDue,
     Clock,
@@ -36,10 +36,15 @@ from rlagents.events import (
 )
 from rlagents.files import load_array, read_json, save_array
 from rlagents.profile import Timer, no_timer
-from rlagents.statistics import RECENT_EPISODES
-from rlagents.types import Array, Episode, Metrics, Transition
+from rlagents.statistics import RECENT_EPISODES, success_rate
+from rlagents.types import Array, Episode, Metrics, Outcome, Transition
 
 _PROGRESS_PERIOD_S = 0.5
+_NO_SUCCESS = (
+    "[evaluation] stop_success: no episode of this evaluation told whether it was completed, and "
+    "until one does the run ends after all its steps; an environment tells by info['is_success'] "
+    "in the last step of an episode"
+)
 
 
 class DivergedError(RunFailedError):
@@ -108,7 +113,10 @@ class Runner:
         self._observation: Array = np.zeros(0)
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self._recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
-        self._best: float | None = None
+        self._recent_successes: deque[bool | None] = deque(maxlen=RECENT_EPISODES)
+        self._best: float | None = None  # mean return of the best evaluation
+        self._best_success: float | None = None  # its success rate, where that is told
+        self._enough = False  # whether an evaluation has reached what the run is to reach
         self._is_late = False  # whether `late_period_steps` holds
         self._next_evaluation = config.evaluation.period_steps
         self._next_checkpoint = config.checkpoint.period_steps
@@ -148,7 +156,7 @@ class Runner:
         try:
             if self._step:  # a stop may have come in an evaluation, even in the last
                 yield from self._due(last=self._step >= total)
-            while self._step < total and not self._is_enough():
+            while self._step < total and not self._enough:
                 if self._should_stop():
                     raise StoppedError("stopped between two steps")
                 yield from self._vector_step()
@@ -157,7 +165,9 @@ class Runner:
                 now = time.monotonic()
                 if now - shown >= _PROGRESS_PERIOD_S:
                     shown = now
-                    yield Progressed(self._clock(), self._mean_return())
+                    yield Progressed(
+                        self._clock(), self._mean_return(), success_rate(self._recent_successes)
+                    )
                 if self._clock().wall_time_s - self._logged[1] >= self._config.logging.period_s:
                     yield from self._log()
         except StoppedError:
@@ -209,7 +219,7 @@ class Runner:
             running.episodic_return += float(step.reward[index])
             if over[index]:
                 end = "terminated" if step.terminated[index] else "truncated"
-                yield self._end_episode(index, running, end)
+                yield self._end_episode(index, running, end, step.outcomes.get(index))
 
     @contextlib.contextmanager
     def _playing(self) -> Iterator[None]:
@@ -238,7 +248,9 @@ class Runner:
         with self._timer("learn"):
             self._add_metrics(self._agent.settle())
 
-    def _end_episode(self, index: int, running: _Running, end: str) -> EpisodeEnded:
+    def _end_episode(
+        self, index: int, running: _Running, end: str, outcome: Outcome | None
+    ) -> EpisodeEnded:
         clock = self._clock()
         episode = Episode(
             self._episodes,
@@ -254,6 +266,7 @@ class Runner:
         self._episodes += 1
         self._recent.append(running.episodic_return)
         self._recent_lengths.append(len(running.actions))
+        self._recent_successes.append(None if outcome is None else outcome.success)
         self._look_for_lateness()
         running.active = False
         return EpisodeEnded(clock, episode, np.array(running.actions, dtype=np.int64))
@@ -325,20 +338,24 @@ class Runner:
             self._eval_env = self._make_eval_env(number)
         policy = self._agent.policy()
         episodes = self._play(policy, 0, config.episodes)
-        if config.stop_return is not None and config.stop_episodes is not None:
+        if config.stop_episodes is not None:
             # Few episodes may all go well by chance. More take time, so they are played only as
             # long as they may end the run.
-            while (
-                _mean_over(episodes) >= config.stop_return and len(episodes) < config.stop_episodes
-            ):
+            while _are_enough(episodes, config) and len(episodes) < config.stop_episodes:
                 more = min(config.episodes, config.stop_episodes - len(episodes))
                 episodes += self._play(policy, len(episodes), more)
-        mean = _mean_over(episodes)
-        is_best = self._best is None or mean >= self._best  # of equals, the one that saw more
+        mean, rate = _mean_over(episodes), success_rate_of(episodes)
+        # Of equals, the one that saw more. Where nothing is told of success, nothing was completed.
+        is_best = self._best is None or (
+            (rate or 0.0, mean) >= (self._best_success or 0.0, self._best)
+        )
         if is_best:
-            self._best = mean
+            self._best, self._best_success = mean, rate
+        self._enough = _are_enough(episodes, config)
+        is_lacking = config.stop_success is not None and rate is None
+        warning = _NO_SUCCESS if is_lacking and self._evaluated_at < 0 else None
         return Evaluated(
-            self._clock(), episodes, policy, is_best, self._evaluated_at, self._is_enough()
+            self._clock(), episodes, policy, is_best, self._evaluated_at, self._enough, warning
         )
 
     def _play(self, policy: Policy, first: int, number: int) -> tuple[PlayedEpisode, ...]:
@@ -356,11 +373,6 @@ class Runner:
             sample=config.sample,
             should_stop=self._should_stop,
         )
-
-    def _is_enough(self) -> bool:
-        """Return whether an evaluation has reached the return at which the run is to finish."""
-        goal = self._config.evaluation.stop_return
-        return goal is not None and self._best is not None and self._best >= goal
 
     def _clock(self) -> Clock:
         elapsed = self._wall_time_before + time.monotonic() - self._began
@@ -387,6 +399,9 @@ class Runner:
         if self._recent:
             metrics["charts/episodic_return"] = float(np.mean(self._recent))
             metrics["charts/episodic_length"] = float(np.mean(self._recent_lengths))
+        rate = success_rate(self._recent_successes)
+        if rate is not None:
+            metrics["charts/success_rate"] = rate
         self._logged = (clock.step, clock.wall_time_s)
         yield Logged(clock, metrics | self._agent.gauges())
 
@@ -426,7 +441,10 @@ class Runner:
             "lengths": lengths,
             "recent": list(self._recent),
             "recent_lengths": list(self._recent_lengths),
+            "recent_successes": list(self._recent_successes),
             "best": self._best,
+            "best_success": self._best_success,
+            "enough": self._enough,
             "is_late": self._is_late,
             "evaluated_at": self._evaluated_at,
             "next_evaluation": self._next_evaluation,
@@ -454,7 +472,10 @@ class Runner:
         self._episodes = state["episodes"]
         self._recent.extend(state["recent"])
         self._recent_lengths.extend(state["recent_lengths"])
+        self._recent_successes.extend(state["recent_successes"])
         self._best = state["best"]
+        self._best_success = state["best_success"]
+        self._enough = _is_reached(state, self._config.evaluation)
         self._is_late = state["is_late"]
         self._evaluated_at = state["evaluated_at"]
         self._next_evaluation = state["next_evaluation"]
@@ -490,13 +511,23 @@ class Runner:
         return None
 
 
-def has_reached(directory: Path, goal: float) -> bool:
-    """Return whether an evaluation had reached a return when `save` wrote to a directory."""
+def has_reached(directory: Path, config: EvaluationConfig) -> bool:
+    """Return whether an evaluation had reached its goal when `save` wrote to a directory."""
     try:
-        best = read_json(directory / "runner.json").get("best")
+        return _is_reached(read_json(directory / "runner.json"), config)
     except (OSError, ValueError):  # `load` says what is wrong with it
         return False
-    return isinstance(best, int | float) and best >= goal
+
+
+def _is_reached(state: Mapping[str, Any], config: EvaluationConfig) -> bool:
+    """Return whether an evaluation had reached its goal, from what `save` has written."""
+    if config.stop_return is config.stop_success is None:
+        return False
+    if "enough" in state:
+        return state["enough"] is True
+    # Older checkpoints, of runs that could reach a return only.
+    best, goal = state.get("best"), config.stop_return
+    return goal is not None and isinstance(best, int | float) and best >= goal
 
 
 def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
@@ -507,7 +538,10 @@ def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
         ValueError: something else stands in it.
     """
     state = read_json(path)
-    state.setdefault("is_late", False)  # absent from older checkpoints
+    # Absent from older checkpoints.
+    state.setdefault("is_late", False)
+    state.setdefault("recent_successes", [])
+    state.setdefault("best_success", None)
     for key, fits in _STATE.items():
         if key not in state or not fits(state[key]):
             raise ValueError(f"runner.json: {key} is {state.get(key)!r:.80}")
@@ -539,6 +573,8 @@ _STATE: dict[str, Callable[[Any], bool]] = {
     "lengths": _all(_is_count),
     "recent": _all(_is_number),
     "recent_lengths": _all(_is_count),
+    "recent_successes": _all(lambda value: value is None or isinstance(value, bool)),
+    "best_success": lambda value: value is None or _is_number(value),
     "best": lambda value: value is None or _is_number(value),
     "is_late": lambda value: isinstance(value, bool),
     "evaluated_at": lambda value: value == -1 or _is_count(value),
@@ -551,6 +587,15 @@ _STATE: dict[str, Callable[[Any], bool]] = {
 
 def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:
     return float(np.mean([episode.episodic_return for episode in episodes]))
+
+
+def _are_enough(episodes: Sequence[PlayedEpisode], config: EvaluationConfig) -> bool:
+    """Return whether episodes reach all that the run is to reach; never if that is nothing."""
+    if config.stop_return is config.stop_success is None:
+        return False
+    if config.stop_return is not None and not _mean_over(episodes) >= config.stop_return:
+        return False
+    return config.stop_success is None or (success_rate_of(episodes) or 0) >= config.stop_success
 
 
 def _next_multiple(step: int, period: int) -> int:

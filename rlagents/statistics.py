@@ -1,11 +1,13 @@
-"""Statistics of returns: interquartile mean and bootstrap confidence intervals.
+"""Statistics of returns and of successes: interquartile mean and confidence intervals.
 
 After Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -48,3 +50,34 @@ def bootstrap_interval(
     chosen = np.random.default_rng(seed).integers(len(array), size=(RESAMPLES, len(array)))
     low, high = np.quantile(statistic(array[chosen]), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(successes: int, count: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a success rate (Wilson 1927, equation 4).
+
+    It never leaves 0 to 1 and is not empty where all went well, or nothing did.
+
+    Args:
+        successes: 0 to `count`.
+        count: of trials, 1 or more.
+        level: the probability that the interval is to cover.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    rate, spread = successes / count, z * z / count
+    center = rate + spread / 2
+    margin = z * math.sqrt(rate * (1 - rate) / count + spread / (4 * count))
+    # At the ends nothing is left of the difference but its rounding.
+    low = (center - margin) / (1 + spread) if successes > 0 else 0.0
+    high = (center + margin) / (1 + spread) if successes < count else 1.0
+    return low, high
+
+
+def success_rate(successes: Iterable[bool | None]) -> float | None:
+    """Return the share of episodes that were completed, None if no episode tells.
+
+    Args:
+        successes: of episodes; None where that is not told, which counts as not completed beside
+            one that tells: some environments speak of success only when there is one.
+    """
+    told = list(successes)
+    return None if all(one is None for one in told) else sum(map(bool, told)) / len(told)

@@ -17,7 +17,7 @@ from rlagents.agents.base import Policy
 from rlagents.envs import Player
 from rlagents.errors import RLAgentsError
 from rlagents.evaluate import Chooser
-from rlagents.types import Array, FloatArray
+from rlagents.types import Array, FloatArray, Outcome
 
 _COLUMNS = ("frame", "action", "reward", "values", "terminated")
 
@@ -35,6 +35,7 @@ class Moment(NamedTuple):
     action: int | None  # of this step; None before the first one
     values: FloatArray | None  # [A] what it was chosen by, if that is known
     episodic_return: float  # until this step
+    outcome: Outcome | None = None  # of the episode, at its end, where the environment tells
 
 
 Decision = tuple[int, FloatArray | None]
@@ -55,6 +56,7 @@ class Take:
         columns: by agent step, what the JSON beside a video holds.
         episodic_return: so far.
         num_frames: shown so far.
+        outcome: how the episode came out; None before its end, or where that is not told.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Take:
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.episodic_return = 0.0
         self.num_frames = 0
+        self.outcome: Outcome | None = None
 
     @property
     def steps(self) -> int:
@@ -105,7 +108,9 @@ class Take:
             self.columns["terminated"].append(step.terminated)
             self.episodic_return += step.reward
         yield from self._show(step.frames[:-1], now)
-        yield from self._show(step.frames[-1:], now._replace(episodic_return=self.episodic_return))
+        self.outcome = step.outcome
+        now = now._replace(episodic_return=self.episodic_return, outcome=step.outcome)
+        yield from self._show(step.frames[-1:], now)
         self._check()
 
     def _show(self, frames: Sequence[Array], now: Moment) -> Iterator[Moment]:
@@ -140,11 +145,15 @@ class Take:
         end = bisect.bisect_right(frames, last)
         shown = {name: column[begin:end] for name, column in self.columns.items()}
         shown["frame"] = [place(max(frame, first)) for frame in shown["frame"]]
-        known = {
+        known: dict[str, Any] = {
             "seed": self._seed,
             "episodic_return": self.episodic_return,
             "episodic_length": self.steps,
         }
+        if self.outcome is not None:
+            known["outcome"] = dict(self.outcome.values)
+            if self.outcome.success is not None:
+                known["completed"] = self.outcome.success
         if begin > 0 or end < self.steps:
             known |= {"first_step": begin, "return_before": sum(self.columns["reward"][:begin])}
         return known | shown

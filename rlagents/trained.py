@@ -29,7 +29,7 @@ from rlagents.envs.reproducible import find_difference
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, PlayedEpisode, num_eval_envs, play_episodes
 from rlagents.explain import Explainer
-from rlagents.film import View, ViewOptions
+from rlagents.film import Name, View, ViewOptions
 from rlagents.overlays import Draw, Overlays
 from rlagents.recording import record_episodes
 from rlagents.spaces import describe_space, rebuild_space
@@ -200,7 +200,7 @@ class TrainedAgent:
         policy: Policy,
         episodes: int,
         seed: int | None,
-        name: Callable[[int, Sequence[int]], Callable[[float], Path]],
+        name: Callable[[int, Sequence[int]], Name],
         *,
         tiled: bool,
         view: View,
@@ -213,7 +213,7 @@ class TrainedAgent:
             episodes: how many.
             seed: of the episodes; the config's if None.
             name: what names a video, from its number and its episodes' seeds, and then from the
-                return.
+                return and whether the episode was completed.
             tiled: show all episodes at once in one video.
             view: how they are shown.
 

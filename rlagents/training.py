@@ -43,6 +43,8 @@ from rlagents.signals import StopSignal
 from rlagents.spaces import describe_space
 from rlagents.types import Footprint
 
+_GOAL = ("return", "success", "episodes")  # keys of [evaluation] that begin with stop_
+
 
 @dataclass
 class _Parts:
@@ -174,12 +176,13 @@ def resume_run(
 ) -> RunFolder:
     """Go on with a run from its last intact checkpoint, for `total_steps` in all.
 
-    A run that has reached its `stop_return` goes on without one, if `total_steps` are given.
+    A run that has reached its `stop_return` and `stop_success` goes on without them, if
+    `total_steps` are given.
 
     Raises:
         UsageError: another process writes to it, its environment is code that this user has not
             trained with here and `allow_import` is not set, it has no intact checkpoint, all its
-            steps are done, its `stop_return` is reached and no `total_steps` are given, or these
+            steps are done, what it was to reach is reached and no `total_steps` are given, or these
             are fewer than are done.
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved if it had begun.
@@ -221,16 +224,16 @@ def _resume(
         )
     # A run that was stopped in its last evaluation has done all its steps and is not finished.
     state = folder.status().get("state")
-    goal = config.evaluation.stop_return
-    reached = goal is not None and has_reached(checkpoint.directory, goal)
+    goal = _goal(config)
+    reached = has_reached(checkpoint.directory, config.evaluation)
     if reached and total_steps is None:
         raise UsageError(
-            f"{folder.directory} is finished: an evaluation reached stop_return = {goal:g} at step "
+            f"{folder.directory} is finished: an evaluation reached {goal} at step "
             f"{checkpoint.step:,}. To go on all the same: rlagents resume {folder.directory} "
             f"--total-steps {max(config.total_steps, checkpoint.step * 2)}"
         )
     if reached:
-        no_goal = {"evaluation.stop_return": None, "evaluation.stop_episodes": None}
+        no_goal = dict.fromkeys(f"evaluation.stop_{what}" for what in _GOAL)
         config = config_of(folder, manifest, overrides | no_goal)
     if checkpoint.step >= config.total_steps and state != "stopped":
         raise UsageError(
@@ -246,7 +249,7 @@ def _resume(
     if needed > parts.free_memory:  # no refusal: it has worked here, or can work nowhere else
         console.say(f"warning: {_too_much(parts.footprint_key, needed, parts.free_memory)}")
     if reached:
-        console.say(f"stop_return = {goal:g} has been reached and no longer counts")
+        console.say(f"{goal} has been reached and no longer counts")
     if damage is not None:
         console.say(f"warning: {damage}; going on from {checkpoint.directory}")
 
@@ -293,11 +296,22 @@ def config_of(
     return build_config(manifest["config"], overrides or {}, source)
 
 
+def _goal(config: RunConfig) -> str:
+    """Return what an evaluation is to reach, in words."""
+    values = {f"stop_{what}": getattr(config.evaluation, f"stop_{what}") for what in _GOAL[:2]}
+    return " and ".join(f"{key} = {value:g}" for key, value in values.items() if value is not None)
+
+
 def _build(
     config: RunConfig, *, threads: int | None, profile: bool, resuming: bool = False
 ) -> _Parts:
     """Resolve a config and build what it describes, without writing anything."""
     spec = find_env(config.env.id)
+    if config.evaluation.stop_success is not None and spec.tells_success is False:
+        raise UsageError(
+            f"[evaluation] stop_success: {spec.name} does not tell whether an episode was "
+            "completed; leave it out, or stop at a return: stop_return."
+        )
     device = machine.choose_device(config.device)
     agent_class: type[Agent] = find_agent(config.agent_name)
     env_config = resolve_env_config(config.env, spec)

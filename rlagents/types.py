@@ -16,6 +16,15 @@ IntArray = npt.NDArray[np.int64]
 # Names as in `losses/td_loss`; values are floats or detached 0-d tensors, read only when logged.
 Metrics = Mapping[str, Any]
 
+Plain = bool | int | float | str
+
+
+class Outcome(NamedTuple):
+    """How an episode came out, as far as its environment tells."""
+
+    values: Mapping[str, Plain]  # entries of the last `info`, such as {"x_pos": 3161}
+    success: bool | None  # whether it was completed; None where that is not told
+
 
 class Transition(NamedTuple):
     """One vector step of N environments.

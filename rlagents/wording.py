@@ -18,6 +18,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def percent(share: float) -> str:
+    """Return a share, 0 to 1, in three digits: `97 %`, `99.6 %`."""
+    return f"{100 * share:.3g} %"
+
+
 def printable(text: str) -> str:
     """Return a text from a file as it can be shown anywhere, on one line.
 

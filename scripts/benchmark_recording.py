@@ -81,7 +81,7 @@ def frame_sides(scale: int, max_frames: int | None) -> dict[str, Callable[[Path]
             config.evaluation,
             reproducible=True,
             view=View(scale, caption),
-            path=lambda _: folder / "film.mp4",
+            path=lambda *_: folder / "film.mp4",
             about={"values_are": policy.kind},
         )
         player.close()

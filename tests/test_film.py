@@ -73,7 +73,7 @@ def shoot(
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the pictures of a film and its JSON."""
     about = {"env_id": "counting", "values_are": "action values"}
-    options = {"path": lambda _: folder / name, "about": about, "tiled": tiled}
+    options = {"path": lambda *_: folder / name, "about": about, "tiled": tiled}
     path = film(takes or [take(Counting())], View(**view), **options)  # type: ignore[arg-type]
     return pictures(path), json.loads(sidecar(path).read_text())
 
@@ -228,7 +228,7 @@ def test_a_caption_stands_below_every_frame(tmp_path: Path) -> None:
 
 def test_no_values_no_caption_of_them(tmp_path: Path) -> None:
     one = take(Counting(), values=False)
-    path = film([one], View(4, True), path=lambda _: tmp_path / "film.mp4", about={})
+    path = film([one], View(4, True), path=lambda *_: tmp_path / "film.mp4", about={})
     assert pictures(path)[0].shape[0] > 4 * HEIGHT
 
 
@@ -304,7 +304,7 @@ def test_a_part_of_tiles(tmp_path: Path) -> None:
 def test_the_mean_return_names_tiles(tmp_path: Path) -> None:
     takes = [take(Counting(2)), take(Counting(3))]  # 3 and 6
     path = film(
-        takes, View(), path=lambda result: tmp_path / f"{result:g}.mp4", about={}, tiled=True
+        takes, View(), path=lambda result, _: tmp_path / f"{result:g}.mp4", about={}, tiled=True
     )
     assert path.name == "4.5.mp4"
 

@@ -40,7 +40,7 @@ from rlagents.observers.files import FileObserver
 from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.run import ActionLog, RunFolder
-from rlagents.types import Episode
+from rlagents.types import Episode, Outcome
 
 
 @pytest.fixture
@@ -63,14 +63,27 @@ def evaluated(
     is_best: bool = False,
     previous_step: int = -1,
     is_enough: bool = False,
+    successes: Sequence[bool] = (),
+    warning: str | None = None,
 ) -> Evaluated:
+    outcomes = [Outcome({"is_success": success}, success) for success in successes]
     episodes = tuple(
-        PlayedEpisode(i, np.zeros(3, np.int64), np.zeros((3, 2), np.float32), value, "terminated")
-        for i, value in enumerate(returns)
+        PlayedEpisode(
+            i, np.zeros(3, np.int64), np.zeros((3, 2), np.float32), value, "terminated", outcome
+        )
+        for i, (value, outcome) in enumerate(
+            zip(returns, outcomes or [None] * len(returns), strict=True)
+        )
     )
     policy = Policy(nn.Identity(), "action values", torch.device("cpu"))
     return Evaluated(
-        Clock(step, 4 * step, step / 3), episodes, policy, is_best, previous_step, is_enough
+        Clock(step, 4 * step, step / 3),
+        episodes,
+        policy,
+        is_best,
+        previous_step,
+        is_enough,
+        warning,
     )
 
 
@@ -371,6 +384,43 @@ def test_a_live_panel_on_a_terminal(folder: RunFolder) -> None:
     assert "\x1b" not in log
     assert "500/1,000" in log
     assert "finished at step 1,000" in log
+
+
+def test_completed_episodes_are_spoken_of(folder: RunFolder) -> None:
+    events: tuple[Event, ...] = (
+        RunStarted(Clock(0, 0, 0.0), 1_000),
+        Progressed(Clock(500, 2000, 11.0), 2.25, 0.125),
+        evaluated(500, [1.0, 4.0, 1.0], successes=[True, False, True], is_best=True),
+        Logged(Clock(800, 2400, 21.0), {"charts/success_rate": 0.625}),
+        evaluated(900, [1.0], warning="nobody tells"),
+        RunEnded(Clock(1_000, 4000, 24.0), "finished"),
+    )
+    shown = show(folder, events, terminal=False, quiet=False).splitlines()
+    assert "completed 12.5 %" in shown[0]
+    assert shown[1].endswith("(from 1 to 4), completed 2 of 3, the best so far")
+    assert "completed" not in shown[2]
+    assert shown[3] == "warning: nobody tells"
+    assert "completed 62.5 %" in shown[4]
+    panel = show(folder, events[:3], terminal=True, quiet=False)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", panel)
+    assert re.search(r"completed, last 100 episodes +12.5 %", plain)
+
+
+def test_success_rates_are_metrics(folder: RunFolder) -> None:
+    board = TensorBoardObserver(folder)
+    board(RunStarted(Clock(0, 0, 0.0), 1_000))
+    for event in (
+        evaluated(100, [1.0, 4.0, 1.0, 0.0], successes=[True, False, True, True]),
+        evaluated(200, [1.0]),
+    ):
+        for observer in (FileObserver(folder, 3), board):
+            observer(event)
+    board.close()
+    scalars = read_scalars(folder.directory / "tensorboard")
+    assert scalars["eval/success_rate"] == [(100, 0.75)]
+    first, second = lines(folder.directory / "metrics.jsonl")
+    assert (first["eval/episodic_return"], first["eval/success_rate"]) == (1.5, 0.75)
+    assert "eval/success_rate" not in second
 
 
 def test_quiet_shows_nothing_and_logs_all(folder: RunFolder) -> None:

@@ -27,7 +27,7 @@ from rlagents.envs import (
     resolve_env_config,
 )
 from rlagents.errors import RLAgentsError, UsageError
-from rlagents.film import View, film
+from rlagents.film import Name, View, film
 from rlagents.recording import rebuild_episode
 from rlagents.takes import NotReproducedError, play_live
 
@@ -111,8 +111,8 @@ def load(path: Path) -> Recorded:
     return Recorded(path, sidecar, frames)
 
 
-def name_in(folder: Path) -> Callable[[float], Path]:
-    return lambda result: folder / "videos" / f"return-{result:g}.mp4"
+def name_in(folder: Path) -> Name:
+    return lambda result, _: folder / "videos" / f"return-{result:g}.mp4"
 
 
 def rebuild(

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlagents.statistics import Float64Array, bootstrap_interval, interquartile_mean
+from rlagents.statistics import (
+    Float64Array,
+    bootstrap_interval,
+    interquartile_mean,
+    success_rate,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +120,44 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     share = covered.mean(axis=0)
     assert 0.90 <= share[0] <= 0.98
     assert 0.43 <= share[1] <= 0.57
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"),
+    [
+        # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_wilson_interval_of_the_literature(
+    successes: int, count: int, low: float, high: float
+) -> None:
+    assert wilson_interval(successes, count) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_wilson_interval(count: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, count))
+    low, high = wilson_interval(successes, count)
+    assert 0 <= low <= successes / count <= high <= 1
+    assert low < high
+    mirrored = wilson_interval(count - successes, count)
+    assert mirrored == pytest.approx((1 - high, 1 - low))
+    wider = wilson_interval(successes, count, level=0.99)
+    assert wider[0] <= low
+    assert high <= wider[1]
+    # Its ends are the rates from which so many successes are just as far as the level says.
+    for end in (low, high):
+        if 0 < end < 1:
+            spread = (end * (1 - end) / count) ** 0.5
+            assert abs(successes / count - end) / spread == pytest.approx(1.959964, rel=1e-4)
+
+
+def test_the_success_rate() -> None:
+    assert success_rate([]) is None
+    assert success_rate([None, None]) is None
+    assert success_rate([False, False]) == 0.0
+    assert success_rate(iter([True, False, None, True])) == 0.5

@@ -95,7 +95,8 @@ def test_shapes_and_types(make: Make, env_id: str) -> None:
     got = step(env, 0, 1, 0)
     assert got.observation.shape == observation.shape
     assert got.observation.dtype == observation.dtype
-    assert [len(column) for column in got] == [3] * 5
+    assert [len(column) for column in got[:5]] == [3] * 5
+    assert not got.outcomes
     assert got.reward.dtype == np.float32
     for column in (got.terminated, got.truncated, got.life_lost):
         assert column.dtype == np.bool_
@@ -541,7 +542,7 @@ def test_groups_are_as_one(sizes: list[int], seed: int) -> None:
         for env in (grouped, whole):
             env.send(actions)
         got, expected = grouped.recv(), whole.recv()
-        for mine, theirs in zip(got, expected, strict=True):
+        for mine, theirs in zip(got[:5], expected[:5], strict=True):
             assert np.array_equal(mine, theirs)
             assert mine.dtype == theirs.dtype
         playing &= ~(got.terminated | got.truncated)

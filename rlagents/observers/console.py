@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
+from rlagents.evaluate import success_rate_of
 from rlagents.events import (
     CheckpointDue,
     Clock,
@@ -24,7 +25,7 @@ from rlagents.events import (
 )
 from rlagents.files import append_whole
 from rlagents.run import RunFolder
-from rlagents.wording import duration
+from rlagents.wording import duration, percent
 
 _PLAIN_PERIOD_S = 10.0  # between plain lines
 
@@ -48,6 +49,7 @@ class ConsoleObserver:
         self._first = Clock(0, 0, 0.0)
         self._latest = Clock(0, 0, 0.0)
         self._mean_return: float | None = None
+        self._success_rate: float | None = None
         self._metrics: dict[str, float] = {}
         self._evaluation = "none yet"
         self._said_s = -_PLAIN_PERIOD_S
@@ -64,8 +66,8 @@ class ConsoleObserver:
                     self._live.start()
             case EpisodeEnded():
                 self._episodes += 1
-            case Progressed(clock, mean_return):
-                self._mean_return = mean_return
+            case Progressed(clock, mean_return, success_rate):
+                self._mean_return, self._success_rate = mean_return, success_rate
                 if self._live is not None:
                     self._live.update(self._panel())
                 if clock.wall_time_s - self._said_s >= _PLAIN_PERIOD_S:
@@ -74,15 +76,23 @@ class ConsoleObserver:
             case Logged(_, metrics):
                 self._metrics.update(metrics)
                 self._mean_return = metrics.get("charts/episodic_return", self._mean_return)
+                self._success_rate = metrics.get("charts/success_rate", self._success_rate)
             case Evaluated(clock, episodes):
                 returns = [episode.episodic_return for episode in episodes]
                 self._evaluation = f"{np.mean(returns):.2f} at step {clock.step:,}"
-                note = ", the best so far" if event.is_best else ""
+                note = ""
+                if success_rate_of(episodes) is not None:
+                    completed = sum(episode.success is True for episode in episodes)
+                    self._evaluation += f", completed {completed} of {len(episodes)}"
+                    note = f", completed {completed} of {len(episodes)}"
+                note += ", the best so far" if event.is_best else ""
                 note += " and enough to finish" if event.is_enough else ""
                 self._say(
                     f"step {clock.step:>9,}  evaluation over {len(returns)} episodes: mean return "
                     f"{np.mean(returns):.2f} (from {min(returns):g} to {max(returns):g}){note}"
                 )
+                if event.warning is not None:
+                    self._say(f"warning: {event.warning}")
             case CheckpointDue(clock, reason) if reason == "stop":
                 self._say(
                     f"stopping: saving step {clock.step:,}; press Ctrl-C again to stop at once"
@@ -119,6 +129,8 @@ class ConsoleObserver:
             f"{self._speed():,.0f} steps/s",
             f"return {_number(self._mean_return)}",
         ]
+        if self._success_rate is not None:
+            parts.append(f"completed {percent(self._success_rate)}")
         parts += [f"{name} {value}" for name, value in self._details()]
         return "  ".join(parts)
 
@@ -143,6 +155,8 @@ class ConsoleObserver:
         )
         body = Grid.grid(padding=(0, 2))
         body.add_row("mean return, last 100 episodes", _number(self._mean_return))
+        if self._success_rate is not None:
+            body.add_row("completed, last 100 episodes", percent(self._success_rate))
         for name, value in self._details():
             body.add_row(name, value)
         body.add_row("last evaluation", self._evaluation)

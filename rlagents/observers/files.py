@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rlagents.errors import UsageError
+from rlagents.evaluate import success_rate_of
 from rlagents.events import (
     Clock,
     EpisodeEnded,
@@ -91,7 +92,11 @@ class FileObserver:
                     round(clock.wall_time_s, 3),
                 )
                 self._lines[self._evaluations].append(_csv_line(row))
-                self._add_metrics(clock, {"eval/episodic_return": row.mean_return})
+                metrics = {"eval/episodic_return": row.mean_return}
+                rate = success_rate_of(episodes)
+                if rate is not None:
+                    metrics["eval/success_rate"] = rate
+                self._add_metrics(clock, metrics)
                 self._try(self.flush)
             case Logged(clock, metrics):
                 self._add_metrics(clock, dict(metrics))

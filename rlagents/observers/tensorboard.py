@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from rlagents.evaluate import success_rate_of
 from rlagents.events import Evaluated, Event, Logged, RunStarted
 from rlagents.run import RunFolder
 
@@ -28,6 +29,9 @@ class TensorBoardObserver:
             case Evaluated(clock, episodes) if self._writer is not None:
                 mean = float(np.mean([episode.episodic_return for episode in episodes]))
                 self._writer.add_scalar("eval/episodic_return", mean, clock.step)
+                rate = success_rate_of(episodes)
+                if rate is not None:
+                    self._writer.add_scalar("eval/success_rate", rate, clock.step)
 
     def close(self) -> None:
         """Write what is buffered."""

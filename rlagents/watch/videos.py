@@ -23,7 +23,10 @@ MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
 LARGEST_SIDECAR = 64 << 20
 _HEAD = 1 << 14  # bytes of a sidecar in which what is not a list of all steps stands
 _IN_HEAD = {"num_frames", "seed", "episodic_return", "episodic_length"}
-_NAME = re.compile(r"(training-|tiled-)?step-(\d+)-episodes?-(\d+)-return-([-+.\w]+)")
+_NAME = re.compile(
+    r"(training-|tiled-)?step-(\d+)-episodes?-(\d+)-return-"
+    r"(?:(-?(?:[\d.]+(?:e[-+]\d+)?|inf|nan))(-completed)?)?"
+)
 
 
 class NotFoundError(RLAgentsError):
@@ -197,6 +200,9 @@ def describe_video(
         count = int(match[3])
         step = int(match[2]) if step is None else step
         episodic_return = _float(match[4]) if episodic_return is None else episodic_return
+    completed = header.get("completed")
+    if not isinstance(completed, bool):
+        completed = True if match and match[5] else None
     is_training = header.get("training") is True or prefix == "training-"
     is_tiled = "tiles" in header or prefix == "tiled-"
     return {
@@ -205,6 +211,7 @@ def describe_video(
         "step": step,
         "episode": None if is_tiled else count,  # of tiles it is how many there are
         "return": episodic_return,
+        "completed": completed,
         "length": number(header.get("episodic_length")),
         "frames_per_second": _size(header.get("frames_per_second")),
         "num_frames": _size(header.get("num_frames")),
@@ -219,8 +226,8 @@ def _size(value: Any) -> float | None:
     return number(value) if _is_size(value) else None
 
 
-def _float(word: str) -> float | None:
+def _float(word: str | None) -> float | None:
     try:
-        return float(word)
+        return None if word is None else float(word)
     except ValueError:
         return None
