@@ -16,7 +16,7 @@ from rlagents.history import Axis, History, What, read_history
 from rlagents.output import check_name, check_writable, write_whole
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
-from rlagents.wording import duration, printable
+from rlagents.wording import duration, percent, printable
 
 PICTURES = (".png", ".svg", ".pdf")
 STATISTIC_NAMES: dict[Statistic, str] = {"mean": "mean", "iqm": "interquartile mean"}
@@ -173,8 +173,8 @@ class Comparison:
                 str(run.seed),
                 f"{run.steps:,}",
                 duration(run.wall_time_s),
-                _best_text(run.best_evaluation),
-                _last_text(run.last_evaluation),
+                _best_text(run),
+                _last_text(run),
                 _number(run.recent_return),
             ]
             for run in self.runs
@@ -278,14 +278,23 @@ def _number(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}"
 
 
-def _best_text(row: EvaluationRow | None) -> str:
-    return _NONE if row is None else f"{row.mean_return:.2f} at {row.step:,}"
-
-
-def _last_text(row: EvaluationRow | None) -> str:
+def _best_text(run: History) -> str:
+    row = run.best_evaluation
     if row is None:
         return _NONE
-    return f"{row.mean_return:.2f} ± {row.std_return:.2f} ({row.episodes})"
+    return f"{row.mean_return:.2f}{_completed(run, row)} at {row.step:,}"
+
+
+def _last_text(run: History) -> str:
+    row = run.last_evaluation
+    if row is None:
+        return _NONE
+    return f"{row.mean_return:.2f} ± {row.std_return:.2f} ({row.episodes}){_completed(run, row)}"
+
+
+def _completed(run: History, row: EvaluationRow) -> str:
+    rate = run.success_rates.get(row.step)
+    return "" if rate is None else f", {percent(rate)} completed"
 
 
 def _interval_text(group: GroupResult, key: str) -> str:
@@ -320,16 +329,18 @@ def _run_dict(run: History) -> dict[str, Any]:
         "state": run.status.get("state"),
         "steps": run.steps,
         "wall_time_s": run.wall_time_s,
-        "best_evaluation": _row_dict(best),
-        "last_evaluation": _row_dict(last),
+        "best_evaluation": _row_dict(run, best),
+        "last_evaluation": _row_dict(run, last),
         "recent_return": _finite(run.recent_return),
     }
 
 
-def _row_dict(row: EvaluationRow | None) -> dict[str, Any] | None:
+def _row_dict(run: History, row: EvaluationRow | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    return {
+    rate = run.success_rates.get(row.step)
+    told = {} if rate is None else {"success_rate": rate}
+    return told | {
         "step": row.step,
         "episodes": row.episodes,
         "mean_return": _finite(row.mean_return),

@@ -95,15 +95,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `evaluate --json` prints; outcomes only where the environment tells them."""
-        told: dict[str, Any] = {}
-        if self.success_rate is not None:
-            told["success_rate"] = self.success_rate
-        outcomes = [episode.outcome for episode in self.played]
-        if any(outcome is not None for outcome in outcomes):
-            told["outcomes"] = [None if one is None else dict(one.values) for one in outcomes]
-        if self.env:
-            told["env"] = dict(self.env)
-        return {
+        about: dict[str, Any] = {
             "run": self.run,
             "checkpoint": self.checkpoint,
             "step": self.step,
@@ -120,7 +112,15 @@ class Evaluation:
             "mean_length": float(np.mean(self.lengths)),
             "returns": self.returns,
             "lengths": self.lengths,
-        } | told
+        }
+        if self.env:
+            about["env"] = dict(self.env)
+        if self.success_rate is not None:
+            about["success_rate"] = self.success_rate
+        outcomes = [episode.outcome for episode in self.played]
+        if any(outcome is not None for outcome in outcomes):
+            about["outcomes"] = [None if one is None else dict(one.values) for one in outcomes]
+        return about
 
 
 def success_rate_of(episodes: Sequence[PlayedEpisode]) -> float | None:

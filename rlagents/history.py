@@ -12,6 +12,7 @@ import numpy as np
 
 from rlagents.curves import running_mean
 from rlagents.errors import UsageError
+from rlagents.logs import read_success_rates
 from rlagents.run import RunFolder
 from rlagents.statistics import RECENT_EPISODES, Float64Array
 from rlagents.types import EvaluationRow
@@ -35,6 +36,7 @@ class History:
         episode_times_s: [T] seconds of training then.
         returns: [T] of the training episodes.
         evaluations: in order.
+        success_rates: the share of completed episodes of those that tell, by their steps.
     """
 
     folder: RunFolder
@@ -46,6 +48,7 @@ class History:
     episode_times_s: Float64Array
     returns: Float64Array
     evaluations: tuple[EvaluationRow, ...]
+    success_rates: Mapping[int, float]
 
     @property
     def name(self) -> str:
@@ -72,9 +75,16 @@ class History:
 
     @property
     def best_evaluation(self) -> EvaluationRow | None:
-        """Return the evaluation with the highest mean return, the latest of equals."""
+        """Return the evaluation with the highest mean return, the latest of equals.
+
+        Where episodes tell whether they were completed, the highest share of those comes first.
+        """
         rows = [row for row in self.evaluations if not math.isnan(row.mean_return)]
-        return max(rows, key=lambda row: (row.mean_return, row.step), default=None)
+
+        def rank(row: EvaluationRow) -> tuple[float, float, int]:
+            return self.success_rates.get(row.step, 0.0), row.mean_return, row.step
+
+        return max(rows, key=rank, default=None)
 
     @property
     def last_evaluation(self) -> EvaluationRow | None:
@@ -131,5 +141,14 @@ def read_history(run: str | Path, runs_dir: Path) -> History:
         path = folder.directory / "episodes.csv"
         raise UsageError(f"{path} is damaged: a step has too many digits for a number.") from None
     return History(
-        folder, manifest, status, seed, env_id, steps, times, returns, tuple(folder.evaluations())
+        folder,
+        manifest,
+        status,
+        seed,
+        env_id,
+        steps,
+        times,
+        returns,
+        tuple(folder.evaluations()),
+        read_success_rates(folder.directory),
     )

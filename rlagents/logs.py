@@ -33,6 +33,7 @@ _MOST_EVALUATIONS = 10_000
 _MOST_SERIES = 256
 _ENDS = (b"terminated", b"truncated")
 _AXES = ("step", "wall_time_s")  # over which metrics are drawn
+_SUCCESS = "eval/success_rate"
 _CLOCK = (*_AXES, "frames")
 
 
@@ -443,21 +444,33 @@ class EvaluationLog(TableLog):
 class MetricLog(Log):
     """metrics.jsonl.
 
+    Args:
+        path: of the file.
+        only: lines without this name are left out.
+
     Attributes:
         series: a curve by the name of the metric, `losses/td_loss`.
+        success_rates: of the last 10,000 evaluations that tell, by their steps.
         dropped: whether there are more than 256 names, which are not kept.
     """
+
+    def __init__(self, path: Path, *, only: str = "") -> None:
+        self._only = f'"{only}"'.encode() if only else b""
+        super().__init__(path)
 
     def clear(self) -> None:
         """Forget what was read."""
         super().clear()
         self.series: dict[str, Averages] = {}
+        self.success_rates: dict[int, float] = {}
         self.dropped = False
 
     def _take(self, lines: list[bytes]) -> None:
         # Lines of the same keys are taken together, since there are few kinds of lines.
         kinds: dict[tuple[str, ...], list[tuple[int, list[float]]]] = {}
         for number, line in enumerate(lines):
+            if self._only not in line:
+                continue
             try:
                 metrics = pydantic_core.from_json(line)
                 values = [_number(value) for value in metrics.values()]
@@ -476,6 +489,8 @@ class MetricLog(Log):
             self.broken += int(len(known) - known.sum())
             table, numbers = table[known], numbers[known]
             clock = [table[:, names.index(name)] for name in _AXES]
+            if _SUCCESS in names:
+                self._note_successes(clock[0], table[:, names.index(_SUCCESS)])
             for place, name in enumerate(names):
                 if name not in _CLOCK:
                     points = np.column_stack([numbers, *clock, table[:, place]])
@@ -488,6 +503,23 @@ class MetricLog(Log):
                 self.dropped = True
                 continue
             self.series.setdefault(name, Averages()).extend(*points[:, 1:].T)
+
+    def _note_successes(self, steps: Float64Array, rates: Float64Array) -> None:
+        for step, rate in zip(steps.tolist(), rates.tolist(), strict=True):
+            if 0 <= rate <= 1:
+                self.success_rates[int(step)] = rate
+        while len(self.success_rates) > _MOST_EVALUATIONS:
+            del self.success_rates[next(iter(self.success_rates))]
+
+
+def read_success_rates(directory: Path) -> dict[int, float]:
+    """Return the success rates of a run's evaluations by their steps, of those that tell.
+
+    evaluations.csv has no column for them. Of metrics.jsonl the other lines are not parsed.
+    """
+    log = MetricLog(directory / "metrics.jsonl", only=_SUCCESS)
+    log.update()
+    return log.success_rates
 
 
 def _number(value: Any) -> float:
@@ -528,6 +560,28 @@ class RunLogs:
     def version(self) -> int:
         """Return another number whenever something has been read."""
         return self.episodes.version + self.evaluations.version + self.metrics.version
+
+    def evaluation_rows(self) -> list[dict[str, float]]:
+        """Return the last evaluations, with their `success_rate` where that is told."""
+        told = self.metrics.success_rates
+        return [
+            row | ({"success_rate": told[int(row["step"])]} if row["step"] in told else {})
+            for row in self.evaluations.rows
+        ]
+
+    def best_evaluation(self) -> dict[str, float] | None:
+        """Return the evaluation of the highest success rate and, of those, the highest return.
+
+        It is the last of equals, as checkpoints see it.
+        """
+        if not self.metrics.success_rates:
+            return self.evaluations.best
+        rows = [row for row in self.evaluation_rows() if np.isfinite(row["mean_return"])]
+        return max(
+            reversed(rows),
+            key=lambda row: (row.get("success_rate", 0.0), row["mean_return"]),
+            default=None,
+        )
 
     def notes(self) -> list[str]:
         """Return what a reader of the curves should know, in sentences."""

@@ -23,7 +23,7 @@ from rlagents.output import check_name, check_writable, write_whole
 from rlagents.run import RunFolder
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
-from rlagents.wording import duration, value_text
+from rlagents.wording import duration, percent, value_text
 
 MAX_VIDEO_BYTES = 25_000_000  # mails refuse more
 NO_VIDEO = "none"
@@ -164,7 +164,8 @@ def render_report(history: History, video: Video | None, *, with_video: bool = T
         results=list(_results(history)),
         recent=RECENT_EPISODES,
         pictures=_pictures(history) if history.evaluations or len(history.returns) else {},
-        evaluations=[_evaluation(row) for row in history.evaluations],
+        evaluations=[_evaluation(history, row) for row in history.evaluations],
+        tells_success=bool(history.success_rates),
         best_step=f"{history.best_evaluation.step:,}" if history.best_evaluation else None,
         tables=_tables(history.manifest["config"]),
         versions=_pairs(history.manifest["versions"]),
@@ -228,7 +229,12 @@ def _results(history: History) -> Iterator[tuple[str, str, str]]:
     best, last = history.best_evaluation, history.last_evaluation
     for name, row in (("best evaluation", best), ("last evaluation", last)):
         if row is not None:
-            spread = f"± {_number(row.std_return)}, {row.episodes} episodes, step {row.step:,}"
+            rate = history.success_rates.get(row.step)
+            completed = "" if rate is None else f", {percent(rate)} completed"
+            spread = (
+                f"± {_number(row.std_return)}, {row.episodes} episodes{completed}, "
+                f"step {row.step:,}"
+            )
             yield name, _number(row.mean_return), spread
     if history.recent_return is not None:
         count = min(RECENT_EPISODES, len(history.returns))
@@ -239,10 +245,12 @@ def _number(value: float) -> str:
     return f"{value:,.2f}" if math.isfinite(value) else str(value)
 
 
-def _evaluation(row: EvaluationRow) -> dict[str, str]:
+def _evaluation(history: History, row: EvaluationRow) -> dict[str, str]:
     """Return the cells of an evaluation's row."""
+    rate = history.success_rates.get(row.step)
     return {
         "step": f"{row.step:,}",
+        "completed": "-" if rate is None else percent(rate),
         "mean": _number(row.mean_return),
         "std": _number(row.std_return),
         "iqm": _number(row.iqm_return),
@@ -280,6 +288,8 @@ def _caption(video: Video) -> str:
     try:
         about = json.loads(video.path.with_suffix(".json").read_text(encoding="utf-8"))
         parts.append(f"return {float(about['episodic_return']):g}")
+        if about.get("completed") is True:
+            parts.append("completed")
         parts.append(f"{int(about['episodic_length']):,} agent steps")
         parts.append(duration(about["num_frames"] / about["frames_per_second"]))
     except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):

@@ -53,6 +53,7 @@ class FileObserver:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._folder = folder
+        self._success: dict[str, float] = {}  # the success rate of the last training episodes
         self._actions = ActionLog(folder)
         self._num_actions = num_actions
         self._episodes = folder.directory / "episodes.csv"
@@ -100,17 +101,19 @@ class FileObserver:
                 self._try(self.flush)
             case Logged(clock, metrics):
                 self._add_metrics(clock, dict(metrics))
+                if "charts/success_rate" in metrics:
+                    self._success = {"success_rate": metrics["charts/success_rate"]}
 
                 def write() -> None:
                     self.flush()
-                    self._folder.write_status("running", clock.step)
+                    self._folder.write_status("running", clock.step, **self._success)
 
                 self._try(write)
             case RunEnded(clock, state):
 
                 def finish() -> None:
                     self.flush()
-                    self._folder.write_status(state, clock.step)
+                    self._folder.write_status(state, clock.step, **self._success)
 
                 self._try(finish, is_last=True)
 

@@ -181,8 +181,7 @@ class Library:
         summary = self._summary(run_id)
         with self._reading(directory) as logs:
             logs.update()
-            evaluations = [dict(row) for row in logs.evaluations.rows]
-            best = logs.evaluations.best
+            evaluations, best = logs.evaluation_rows(), logs.best_evaluation()
             episodes, notes = logs.episodes, logs.notes()
             milestones = {
                 "best": _episode(episodes.best),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 
+from rlagents.checkpoint import CheckpointStore
 from rlagents.errors import UsageError
 from rlagents.logs import GrowingFile, parse_rows
 from rlagents.plain import open_plain
@@ -35,7 +36,10 @@ _HEADER = 1 << 10  # bytes in which its first line ends
 _LARGEST_CONFIG = 1 << 22
 _LOST_AFTER_S = 300.0  # without a sign of life of a process that cannot be looked at
 _STATES = ("running", "finished", "stopped", "failed")
-_FILES = ("config.json", "status.json", "episodes.csv", "evaluations.csv", "videos")
+_FILES = (
+    *("config.json", "status.json", "episodes.csv", "evaluations.csv", "videos"),
+    "checkpoints/index.json",
+)
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -105,7 +109,10 @@ def summarise(directory: Path) -> Json:
     """
     manifest, status = read_manifest(directory), read_status(directory)
     config = manifest["config"]
-    best, last = best_and_last(directory / "evaluations.csv")
+    success_rate = number(status.get("success_rate"))
+    # evaluations.csv does not say which evaluation is the best where successes come first.
+    best_step = None if success_rate is None else _best_step(directory / "checkpoints")
+    best, last = best_and_last(directory / "evaluations.csv", best_step)
     sample = sample_episodes(directory / "episodes.csv")
     return {
         "recipe": text(manifest.get("recipe")),
@@ -117,6 +124,7 @@ def summarise(directory: Path) -> Json:
         "best_evaluation": best,
         "last_evaluation": last,
         "recent_return": sample.recent_return,
+        "success_rate": success_rate,
         "episodes": sample.episodes,
         "videos": len(video_names(directory)),
         "spark": sample.spark,
@@ -126,20 +134,35 @@ def summarise(directory: Path) -> Json:
 def unreadable(problem: str) -> Json:
     """Return what the list says about a run that cannot be read."""
     nothing = dict.fromkeys(("recipe", "env_id", "agent", "seed", "total_steps"))
-    none_yet = dict.fromkeys(("best_evaluation", "last_evaluation", "recent_return"))
+    none_yet = dict.fromkeys(
+        ("best_evaluation", "last_evaluation", "recent_return", "success_rate")
+    )
     counts = {"step": 0, "episodes": 0, "videos": 0, "spark": []}
     return nothing | none_yet | counts | {"state": "unreadable", "problem": problem}
 
 
 def evaluation_point(row: Mapping[str, float] | None) -> Json | None:
-    """Return the step and the mean return of an evaluation."""
-    return None if row is None else {name: row[name] for name in ("step", "mean_return")}
+    """Return the step, the mean return and, where it is told, the success rate of an evaluation."""
+    names = ("step", "mean_return", "success_rate")
+    return None if row is None else {name: row[name] for name in names if name in row}
 
 
-def best_and_last(path: Path) -> tuple[Json | None, Json | None]:
-    """Return the best evaluation of evaluations.csv, the last of equals, and the last of all."""
+def _best_step(checkpoints: Path) -> int | None:
+    """Return the step of the best checkpoint, None if it is not known."""
+    name = CheckpointStore(checkpoints).index().get("best")
+    return None if name is None else int(name.removeprefix("step-"))
+
+
+def best_and_last(path: Path, best_step: int | None = None) -> tuple[Json | None, Json | None]:
+    """Return the best evaluation of evaluations.csv, and the last of all.
+
+    Args:
+        path: of the file.
+        best_step: of the best one, if that is known; otherwise, or if it is not there, it is the
+            last one of the highest mean return.
+    """
     header: list[str] | None = None
-    best = last = None
+    best = last = chosen = None
     for lines in GrowingFile(path).read(restart=lambda: None):
         if header is None:
             header, lines = lines[0].decode("utf-8", "replace").split(","), lines[1:]
@@ -148,7 +171,9 @@ def best_and_last(path: Path) -> tuple[Json | None, Json | None]:
             last = {"step": int(step), "mean_return": mean_return}
             if math.isfinite(mean_return) and (best is None or mean_return >= best["mean_return"]):
                 best = last
-    return best, last
+            if int(step) == best_step:
+                chosen = last
+    return chosen or best, last
 
 
 class Sample(NamedTuple):

@@ -20,6 +20,11 @@ export function number(value, digits = 2) {
   return value.toLocaleString("en-US", { maximumFractionDigits: digits });
 }
 
+/** Return a share, 0 to 1, and what it is of: 97 % completed; nothing for none. */
+export function percent(share, what) {
+  return Number.isFinite(share) ? `${Number((100 * share).toPrecision(3))} % ${what}` : "";
+}
+
 /** Return a number with a fixed number of decimals and a true minus. */
 export function fixed(value, digits) {
   if (value === null || !Number.isFinite(value)) return "–";
@@ -58,7 +63,8 @@ export function numberOf(video) {
 
 /** Return what a video shows, in few words. */
 export function videoTitle(video) {
+  const end = video.completed ? ", completed" : "";
   return video.kind === "training"
-    ? `Training episode ${count(video.episode)}`
-    : `Evaluation at ${count(video.step)} steps${numberOf(video)}`;
+    ? `Training episode ${count(video.episode)}${end}`
+    : `Evaluation at ${count(video.step)} steps${numberOf(video)}${end}`;
 }

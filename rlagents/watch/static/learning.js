@@ -1,6 +1,7 @@
 // The learning curve of a run: episodes, their mean, evaluations, and the videos on it.
 
 import { Chart, faint, timeUnit } from "./charts.js";
+import { percent } from "./format.js";
 import { colour } from "./theme.js";
 
 /** The chart of a run; every point and every mark of it can be played. */
@@ -94,7 +95,9 @@ function evaluationTrace(evaluations, at) {
   return {
     name: "evaluations", type: "scatter", mode: "lines+markers",
     x: evaluations.map(at), y: evaluations.map((row) => row.mean_return),
-    customdata: evaluations,
+    customdata: evaluations.map((row) => ({
+      ...row, completed: percent(row.success_rate, "completed, "),
+    })),
     error_y: {
       type: "data", symmetric: false, thickness: 1.2, width: 3, color: faint("--evaluation", 0.6),
       array: evaluations.map((row) => row.max_return - row.mean_return),
@@ -104,7 +107,7 @@ function evaluationTrace(evaluations, at) {
     marker: { size: 8, symbol: "diamond", color: colour("--evaluation") },
     hovertemplate:
       "evaluation at %{customdata.step:,}<br>mean %{y:.4~g} of %{customdata.episodes} episodes" +
-      "<br>%{customdata.min_return:.4~g} to %{customdata.max_return:.4~g}<extra></extra>",
+      "<br>%{customdata.completed}%{customdata.min_return:.4~g} to %{customdata.max_return:.4~g}<extra></extra>",
   };
 }
 
@@ -114,7 +117,8 @@ function videoTrace(videos, at) {
     x: videos.map(at), y: videos.map((video) => video.return),
     customdata: videos.map((video) => ({
       play: "video", key: video.id,
-      title: video.kind === "training" ? `training episode ${video.episode}` : "evaluation",
+      title: (video.kind === "training" ? `training episode ${video.episode}` : "evaluation")
+        + (video.completed ? ", completed" : ""),
     })),
     marker: {
       size: 15, symbol: "triangle-right", color: colour("--video"),

@@ -7,7 +7,7 @@ import { colour } from "./theme.js";
 
 // These are the learning curve itself.
 const LEFT_OUT = new Set(["charts/episodic_return", "eval/episodic_return"]);
-const FIRST = ["charts/SPS", "charts/epsilon"];
+const FIRST = ["eval/success_rate", "charts/success_rate", "charts/SPS", "charts/epsilon"];
 
 /** The small charts of a run. */
 export class Multiples {

@@ -5,7 +5,7 @@ import { readAddress, writeAddress } from "./address.js";
 import { badge, setState } from "./badge.js";
 import { fillConfig } from "./config.js";
 import { byId, choice, el, setText } from "./dom.js";
-import { ago, count, duration, number, videoTitle } from "./format.js";
+import { ago, count, duration, number, percent, videoTitle } from "./format.js";
 import { LearningCurve } from "./learning.js";
 import { Multiples } from "./metrics.js";
 import { notify, settle } from "./notices.js";
@@ -80,6 +80,11 @@ function speedOf(series) {
   return details.state === "running" ? series.value[last] : series.step[last] / series.wall_time_s[last];
 }
 
+/** Return a mean return and, where it is told, the share of episodes that were completed. */
+function result(meanReturn, successRate) {
+  return [number(meanReturn), percent(successRate, "completed")].filter(Boolean).join(", ");
+}
+
 function showFacts() {
   const { metrics } = curves ?? { metrics: {} };
   const speed = speedOf(metrics["charts/SPS"]);
@@ -92,8 +97,8 @@ function showFacts() {
     ["Seed", details.seed],
     ["Steps", `${count(details.step)} / ${count(details.total_steps)}`],
     ["Steps/s", speed === null ? "–" : number(speed, 0)],
-    ["Best evaluation", best ? `${number(best.mean_return)} at ${count(best.step)}` : "–"],
-    ["Mean of last 100", number(details.recent_return)],
+    ["Best evaluation", best ? `${result(best.mean_return, best.success_rate)} at ${count(best.step)}` : "–"],
+    ["Mean of last 100", result(details.recent_return, details.success_rate)],
     details.state === "running" && speed
       ? ["Left", `about ${duration(left / speed)}`]
       : ["Updated", ago(details.updated)],

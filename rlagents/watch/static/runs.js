@@ -3,7 +3,7 @@
 import { getJson, poll } from "./api.js";
 import { badge, setState } from "./badge.js";
 import { byId, el, setText, sparkline } from "./dom.js";
-import { ago, count, number, short } from "./format.js";
+import { ago, count, number, percent, short } from "./format.js";
 
 const PERIOD_MS = 2000;
 // What a column is called, what it is sorted by, and whether high comes first.
@@ -44,7 +44,8 @@ class Row {
     );
     this.best = el("span", { class: "strong" });
     this.bestStep = el("span", { class: "quiet" });
-    this.recent = el("span");
+    this.recent = el("span", { class: "value" });
+    this.completed = el("span", { class: "quiet" });
     this.spark = el("span", { class: "spark-place" });
     this.videos = el("span");
     this.updated = el("span");
@@ -56,7 +57,7 @@ class Row {
       el("td", { class: "c-state" }, this.badge),
       el("td", { class: "c-progress" }, this.progress, this.steps),
       el("td", { class: "c-best numeric", "data-label": "best" }, this.best, this.bestStep),
-      el("td", { class: "c-recent numeric", "data-label": "recent" }, this.spark, this.recent),
+      el("td", { class: "c-recent numeric", "data-label": "recent" }, this.spark, this.recent, this.completed),
       el("td", { class: "c-videos numeric", "data-label": "videos" }, this.videos),
       el("td", { class: "c-updated numeric", "data-label": "updated" }, this.updated),
     );
@@ -84,6 +85,7 @@ class Row {
     setText(this.best, number(run.best_evaluation?.mean_return ?? null).replace("-", "−"));
     setText(this.bestStep, run.best_evaluation ? `at ${short(run.best_evaluation.step)}` : "");
     setText(this.recent, number(run.recent_return ?? null).replace("-", "−"));
+    setText(this.completed, percent(run.success_rate, "completed"));
     this.drawSpark(run.spark ?? []);
     setText(this.videos, String(run.videos ?? 0));
     setText(this.updated, ago(run.updated));

@@ -38,6 +38,7 @@ export class VideoList {
       if (current) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
       setText(item.querySelector(".looks"), video.overlays?.length ? "overlay" : "");
+      setText(item.querySelector(".end"), video.completed ? "completed" : "");
     });
   }
 
@@ -51,6 +52,7 @@ export class VideoList {
         el("span", { class: "what" },
           training ? `Episode ${count(video.episode)}` : `${short(video.step)} steps`,
           el("span", { class: "quiet", text: training ? " training" : numberOf(video) })),
+        el("span", { class: "end" }),
         el("span", { class: "looks quiet" }),
         el("span", { class: "long quiet", text: `${count(video.length)} steps` }),
         el("span", { class: "return", text: number(video.return).replace("-", "−") }),
