@@ -154,9 +154,11 @@ def make_env(
 
 def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return many games: on the core at once where it is the backend, else one after the other."""
-    if config.kwargs.get("backend") == "core" and importlib.util.find_spec(_FAST) is not None:
-        env: VectorEnv = importlib.import_module(_FAST).MarioVectorEnv(name, config, num_envs)
-        return env
+    if config.kwargs["backend"] == "core" and importlib.util.find_spec(_FAST) is not None:
+        fast = importlib.import_module(_FAST)
+        if fast.fits(config):
+            env: VectorEnv = fast.MarioVectorEnv(name, config, num_envs)
+            return env
     return SyncVectorEnv([lambda: make_env(name, config)] * num_envs)
 
 
