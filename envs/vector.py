@@ -132,6 +132,8 @@ class GroupedVectorEnv:
 class SyncVectorEnv:
     """Gymnasium environments stepped one after the other in this process.
 
+    An environment with lives may say in its info that one was lost: `life_lost`.
+
     Raises:
         TypeError: an environment returns something else than a Gymnasium environment does.
     """
@@ -169,14 +171,12 @@ class SyncVectorEnv:
     def recv(self) -> VectorStep:
         """Step each environment that is in an episode."""
         reward = np.zeros(self.num_envs, dtype=np.float32)
-        terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
         for index in np.flatnonzero(~self._waiting).tolist():
-            reward[index], terminated[index], truncated[index] = self._step(
+            reward[index], terminated[index], truncated[index], life_lost[index] = self._step(
                 index, int(self._actions[index])
             )
         self._waiting |= terminated | truncated
-        life_lost = np.zeros(self.num_envs, dtype=np.bool_)
         return VectorStep(self._observation.copy(), reward, terminated, truncated, life_lost)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
@@ -184,7 +184,7 @@ class SyncVectorEnv:
         for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
             self._begin(index, seed)
             for number, action in enumerate(played, start=1):
-                _, terminated, truncated = self._step(index, int(action))
+                _, terminated, truncated, _ = self._step(index, int(action))
                 self._waiting[index] = terminated or truncated
                 if self._waiting[index] and number < len(played):
                     raise ValueError(
@@ -201,7 +201,7 @@ class SyncVectorEnv:
         self._see(index, result[0])
         self._waiting[index] = False
 
-    def _step(self, index: int, action: int) -> tuple[float, bool, bool]:
+    def _step(self, index: int, action: int) -> tuple[float, bool, bool, bool]:
         self.current = index
         result = self._envs[index].step(action)
         if not isinstance(result, tuple) or len(result) != 5:
@@ -209,9 +209,10 @@ class SyncVectorEnv:
                 "step() must return (observation, reward, terminated, truncated, info), as in "
                 "Gymnasium"
             )
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         self._see(index, observation)
-        return float(reward), bool(terminated), bool(truncated)
+        life_lost = isinstance(info, dict) and bool(info.get("life_lost", False))
+        return float(reward), bool(terminated), bool(truncated), life_lost
 
     def _see(self, index: int, observation: Array) -> None:
         if np.shape(observation) != self._observation.shape[1:]:
