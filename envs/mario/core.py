@@ -71,7 +71,7 @@ _PROBLEMS = {
 class _Job(ctypes.Structure):
     """`Job` of games.c."""
 
-    _fields_ = [  # noqa: RUF012 - as ctypes has it
+    _fields_ = [
         ("games", ctypes.c_void_p),
         ("count", ctypes.c_int32),
         ("active", ctypes.c_void_p),
@@ -97,7 +97,7 @@ class _Job(ctypes.Structure):
 class _Begin(ctypes.Structure):
     """`Begin` of games.c."""
 
-    _fields_ = [("start", ctypes.c_void_p), ("waits", ctypes.c_int32)]  # noqa: RUF012
+    _fields_ = [("start", ctypes.c_void_p), ("waits", ctypes.c_int32)]
 
 
 def _library_file() -> Path | None:
