@@ -110,7 +110,7 @@ def _action_map(game: str, config: EnvConfig) -> IntArray | None:
     """Return ALE's index of each of the agent's actions: [A] int64, or None for all as they are."""
     if config.action_set in ("minimal", "full"):
         return None
-    assert config.action_set is not None  # resolved
+    assert isinstance(config.action_set, str)  # resolved
     return choose_action_set(_PONG_ACTION_SETS if game == "pong" else {}, config.action_set, game)
 
 

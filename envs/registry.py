@@ -33,7 +33,7 @@ from rlagents.envs.vector import GroupedVectorEnv, SyncVectorEnv, VectorEnv
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.profile import Timer, no_timer
 from rlagents.tables import Count, Int, Probability, Table
-from rlagents.types import Array
+from rlagents.types import Array, IntArray
 
 _GROUP = 4  # games that are stepped together in an evaluation
 FRAME_SIZE = 84
@@ -50,13 +50,17 @@ class EnvConfig(Table):
     frame_skip: Annotated[Int, Field(ge=1, le=60)] | None = None
     """Frames an action is held for; Atari 4, others 1."""
     sticky_probability: Probability | None = None
-    """Atari: chance that a frame repeats the last action; 0, or what an ALE/* id says."""
+    """Atari, Mario: chance that a frame repeats the last action; 0, or what an ALE/* id says."""
     noop_max: Annotated[Int, Field(ge=0, le=1000)] | None = None
-    """Atari: up to this many frames of no action begin an episode; 30."""
-    action_set: str | None = None
-    """Named choice of actions; Atari minimal or full, Pong also up-down and stay-up-down."""
+    """Atari, Mario: up to this many frames of no action begin an episode; 30."""
+    action_set: str | list[list[str]] | None = None
+    """Named choice of actions; Atari minimal or full, Pong also up-down and stay-up-down; Mario
+    right-only, simple or complex, or a list of button combinations: [["right"], ["right", "A"]]."""
+    reward: str | None = None
+    """Mario: classic, progress or shaped; others have the game's own reward only."""
     life_loss_terminates: bool = False
-    """Atari: a lost life cuts the bootstrap in training; episodes and returns stay the game's."""
+    """Atari, whole game of Mario: a lost life cuts the bootstrap in training; episodes and returns
+    stay the game's."""
     frame_size: Annotated[Int, Field(ge=16, le=512)] | None = None
     """Pictures are shrunk to a square of this many pixels; 84."""
     crop: Annotated[list[Annotated[Int, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = (
@@ -66,8 +70,8 @@ class EnvConfig(Table):
     frame_stack: Annotated[Int, Field(ge=1, le=16)] | None = None
     """Pictures an observation holds, newest last; 4."""
     max_episode_frames: Count | None = None
-    """Frames after which an episode is truncated; Atari 108_000, to the end of an agent step,
-    others as the environment says."""
+    """Frames after which an episode is truncated; Atari and Mario 108_000, to the end of an agent
+    step, others as the environment says."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's make function."""
 
@@ -81,9 +85,16 @@ class EnvSpec:
         make: returns a raw `gymnasium.Env`; takes `render_mode` and `[env] kwargs`.
         make_vector: a native vector environment from the config and the number of environments.
         make_player: the player that belongs to it.
+        resolve: checks and completes what of a config only this environment knows; called before
+            the rest of it is resolved.
         preprocessing: of pictures; None where observations are no pictures.
+        shows_pictures: of a config; tells whether observations are pictures after all, where there
+            is `preprocessing`. Without it they are.
         action_sets: names and the environment's actions that they offer.
         action_set: the one used unless the config says otherwise.
+        buttons: of which `[env] action_set` may list combinations; none where it takes names only.
+        rewards: names that `[env] reward` takes; none where the game's own is the only one.
+        reward: the one used unless the config says otherwise.
         action_names: what to call the environment's own actions when they are shown; None for
             what its method `get_action_meanings` says, or else their numbers.
         sticky_probability, noop_max, max_episode_frames: likewise; None where the environment
@@ -101,9 +112,14 @@ class EnvSpec:
     make: Callable[..., gym.Env[Any, Any]]
     make_vector: Callable[[EnvConfig, int], VectorEnv] | None = None
     make_player: Callable[[EnvConfig], Player] | None = None
+    resolve: Callable[[EnvConfig], EnvConfig] | None = None
     preprocessing: Preprocessing | None = None
+    shows_pictures: Callable[[EnvConfig], bool] | None = None
     action_sets: Mapping[str, Sequence[int]] = field(default_factory=dict)
     action_set: str = DEFAULT
+    buttons: Sequence[str] = ()
+    rewards: Sequence[str] = ()
+    reward: str | None = None
     action_names: Sequence[str] | None = None
     sticky_probability: float | None = None
     noop_max: int | None = None
@@ -145,6 +161,7 @@ def register_env(spec: EnvSpec) -> None:
 
 def _builtin() -> dict[str, Callable[[], EnvSpec]]:
     from rlagents.envs import atari, cartpole
+    from rlagents.envs.mario import specs as mario
 
     specs: dict[str, Callable[[], EnvSpec]] = {
         "cartpole": cartpole.cartpole_spec,
@@ -152,6 +169,8 @@ def _builtin() -> dict[str, Callable[[], EnvSpec]]:
     }
     for game in atari.games():
         specs[f"atari/{game}"] = functools.partial(atari.atari_spec, game)
+    for name in mario.mario_names():
+        specs[name] = functools.partial(mario.mario_spec, name)
     return specs
 
 
@@ -299,7 +318,8 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
         value = getattr(config, key)
         if own is None and value:
             raise UsageError(
-                f"[env] {key}: {spec.name} has no such option (Atari games have); leave it out."
+                f"[env] {key}: {spec.name} has no such option (Atari games and Mario have); leave "
+                "it out."
             )
         defaults[key] = value if value is not None else own or 0
     if config.life_loss_terminates and spec.noop_max is None:
@@ -307,31 +327,75 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
             f"[env] life_loss_terminates: {spec.name} does not report lives (Atari games do); "
             "leave it out."
         )
+    _check_reward(config, spec)
+    _check_action_set(config, spec)
+    if spec.resolve is not None:
+        config = spec.resolve(config)
+        defaults["kwargs"] = config.kwargs
     pictures = spec.preprocessing
+    own_skip = pictures.frame_skip if pictures else 1
+    if spec.shows_pictures is not None and not spec.shows_pictures(config):
+        pictures = None
     if spec.make_vector is None:
         env = _make_raw(spec, config, None)
         if pictures is None and is_image(env.observation_space):
             pictures = Preprocessing()
         env.close()
-        _refuse_double_skip(
-            env, config.frame_skip or (pictures.frame_skip if pictures else 1), spec
-        )
+        own_skip = pictures.frame_skip if pictures else 1
+        _refuse_double_skip(env, config.frame_skip or own_skip, spec)
     for_pictures = (config.frame_size, config.frame_stack, config.crop)
     if pictures is None and any(value is not None for value in for_pictures):
         raise UsageError(
             f"[env] frame_size, frame_stack, crop: {spec.name} has no pictures as observations; "
             "leave them out."
         )
-    own_skip = pictures.frame_skip if pictures else 1
     defaults["frame_skip"] = config.frame_skip or own_skip
     defaults["action_set"] = config.action_set or spec.action_set
-    choose_action_set(spec.action_sets, defaults["action_set"], spec.name)
+    defaults["reward"] = config.reward or spec.reward
     defaults["max_episode_frames"] = config.max_episode_frames or spec.max_episode_frames
     if pictures is not None:
         defaults["frame_size"] = config.frame_size or FRAME_SIZE
         defaults["frame_stack"] = config.frame_stack or FRAME_STACK
         defaults["crop"] = config.crop or [0, 0]
     return config.model_copy(update=defaults)
+
+
+def _check_reward(config: EnvConfig, spec: EnvSpec) -> None:
+    """Refuse a reward that the environment does not have.
+
+    Raises:
+        UsageError: it has no such reward, or none but the game's own.
+    """
+    if config.reward is None or config.reward in spec.rewards:
+        return
+    if not spec.rewards:
+        raise UsageError(f"[env] reward: {spec.name} has no such option (Mario has); leave it out.")
+    raise UsageError(
+        f"[env] reward: {spec.name} has no reward {config.reward!r}"
+        f"{did_you_mean(config.reward, spec.rewards)} It has: {', '.join(spec.rewards)}."
+    )
+
+
+def _check_action_set(config: EnvConfig, spec: EnvSpec) -> None:
+    """Refuse an action set that the environment does not have.
+
+    Raises:
+        UsageError: there is none of that name, or it is a list and must be a name.
+    """
+    if not isinstance(config.action_set, list):
+        choose_action_set(spec.action_sets, config.action_set or spec.action_set, spec.name)
+    elif not spec.buttons:
+        known = sorted(spec.action_sets) or [DEFAULT]
+        raise UsageError(
+            f"[env] action_set: {spec.name} takes the name of an action set, not a list of buttons "
+            f"(Mario does); it has: {', '.join(known)}."
+        )
+
+
+def _own_actions(spec: EnvSpec, config: EnvConfig) -> IntArray | None:
+    """Return the environment's action for each of the agent's: [A] int64, or None for all."""
+    assert not isinstance(config.action_set, list)  # such environments make their own vectors
+    return choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name)
 
 
 def make_vector_env(
@@ -387,7 +451,7 @@ def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
         lambda sink: _make_single(spec, config, sink),
         spec.name,
         own_actions=spec.action_names,
-        action_set=choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name),
+        action_set=_own_actions(spec, config),
         outcome=spec.outcome_reader(),
     )
 
@@ -442,7 +506,7 @@ def _make_single(
         env = StackGrayFrames(env, size, stack, config.crop, timer=timer)
     elif not isinstance(env.observation_space, gym.spaces.Box):
         env = _flatten(env, spec)
-    actions = choose_action_set(spec.action_sets, config.action_set or DEFAULT, spec.name)
+    actions = _own_actions(spec, config)
     return env if actions is None else SelectActions(env, actions)
 
 

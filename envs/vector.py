@@ -141,6 +141,8 @@ class GroupedVectorEnv:
 class SyncVectorEnv:
     """Gymnasium environments stepped one after the other in this process.
 
+    An environment with lives may say in its info that one was lost: `life_lost`.
+
     Args:
         makers: of the environments.
         outcome: reads how an episode came out; `is_success` if it is None.
@@ -188,15 +190,13 @@ class SyncVectorEnv:
     def recv(self) -> VectorStep:
         """Step each environment that is in an episode."""
         reward = np.zeros(self.num_envs, dtype=np.float32)
-        terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
         self._outcomes = {}
         for index in np.flatnonzero(~self._waiting).tolist():
-            reward[index], terminated[index], truncated[index] = self._step(
+            reward[index], terminated[index], truncated[index], life_lost[index] = self._step(
                 index, int(self._actions[index])
             )
         self._waiting |= terminated | truncated
-        life_lost = np.zeros(self.num_envs, dtype=np.bool_)
         observation = self._observation.copy()
         return VectorStep(observation, reward, terminated, truncated, life_lost, self._outcomes)
 
@@ -205,7 +205,7 @@ class SyncVectorEnv:
         for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
             self._begin(index, seed)
             for number, action in enumerate(played, start=1):
-                _, terminated, truncated = self._step(index, int(action))
+                _, terminated, truncated, _ = self._step(index, int(action))
                 self._waiting[index] = terminated or truncated
                 if self._waiting[index] and number < len(played):
                     raise ValueError(
@@ -222,7 +222,7 @@ class SyncVectorEnv:
         self._see(index, result[0])
         self._waiting[index] = False
 
-    def _step(self, index: int, action: int) -> tuple[float, bool, bool]:
+    def _step(self, index: int, action: int) -> tuple[float, bool, bool, bool]:
         self.current = index
         result = self._envs[index].step(action)
         if not isinstance(result, tuple) or len(result) != 5:
@@ -236,7 +236,8 @@ class SyncVectorEnv:
             outcome = self._outcome.read(info)
             if outcome is not None:
                 self._outcomes[index] = outcome
-        return float(reward), bool(terminated), bool(truncated)
+        life_lost = isinstance(info, dict) and bool(info.get("life_lost", False))
+        return float(reward), bool(terminated), bool(truncated), life_lost
 
     def _see(self, index: int, observation: Array) -> None:
         if np.shape(observation) != self._observation.shape[1:]:

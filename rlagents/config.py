@@ -224,8 +224,14 @@ def parse_value(text: str) -> Any:
 def parse_option_values(overrides: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of options as TOML would have them; a key that takes text gets the text."""
     return {
-        key: text if key in _TEXT_KEYS else parse_value(text) for key, text in overrides.items()
+        key: text if key in _TEXT_KEYS and not _is_list(key, text) else parse_value(text)
+        for key, text in overrides.items()
     }
+
+
+def _is_list(key: str, text: str) -> bool:
+    """Tell whether the text of a key that takes text or a list is a list."""
+    return key == "env.action_set" and text.lstrip().startswith("[")
 
 
 # Text as it is: a game called "1942" needs no quotes on the command line.

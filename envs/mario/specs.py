@@ -1,0 +1,164 @@
+"""The names of Super Mario Bros. in `[env] id`, and what a config makes of them.
+
+`mario-1-1` to `mario-8-4` are single stages, `mario` is the whole game with its three lives,
+`mario-random` draws a stage at each reset.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from rlagents.envs.mario.backends import resolve_backend
+from rlagents.envs.mario.buttons import ACTION_SETS, BUTTONS, DEFAULT_ACTION_SET, encode
+from rlagents.envs.mario.env import FRAME_SKIP, NOOP_MAX, MarioEnv, check_observation
+from rlagents.envs.mario.game import ALL_STAGES, parse_stages
+from rlagents.envs.mario.player import MarioPlayer
+from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
+from rlagents.envs.mario.rom import find_rom
+from rlagents.envs.players import Player
+from rlagents.envs.preprocessing import Preprocessing, StackGrayFrames
+from rlagents.envs.registry import EnvConfig, EnvSpec
+from rlagents.envs.vector import SyncVectorEnv, VectorEnv
+from rlagents.errors import UsageError, did_you_mean
+from rlagents.types import Array
+
+WHOLE_GAME, RANDOM_STAGE = "mario", "mario-random"
+MAX_EPISODE_FRAMES = 108_000  # half an hour, as for Atari games
+# What [env] has no key for.
+_KWARGS = ("observation", "stall_steps", "backend")
+_FAST = "rlagents.envs.mario.vector"  # many games at once on the core
+
+
+def mario_names() -> list[str]:
+    """Return every name that `mario_spec` takes."""
+    return [WHOLE_GAME, RANDOM_STAGE, *(f"mario-{world}-{stage}" for world, stage in ALL_STAGES)]
+
+
+def mario_spec(name: str) -> EnvSpec:
+    """Return the spec of a name; nothing has to be installed for that.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if name not in mario_names():
+        raise UsageError(
+            f"[env] id: there is no environment {name!r}{did_you_mean(name, mario_names())}"
+        )
+    what = {
+        WHOLE_GAME: "the whole game with three lives",
+        RANDOM_STAGE: "a stage drawn for each episode",
+    }.get(name, f"stage {name.removeprefix('mario-')}")
+    return EnvSpec(
+        name=name,
+        description=f"Super Mario Bros. (NES), {what}; needs rlagents[mario]",
+        make=functools.partial(MarioEnv, **_place(name)),
+        make_vector=functools.partial(_make_vector, name),
+        make_player=functools.partial(_make_player, name),
+        resolve=functools.partial(_resolve, name),
+        preprocessing=Preprocessing(frame_skip=FRAME_SKIP),
+        shows_pictures=_shows_pictures,
+        action_sets=dict.fromkeys(ACTION_SETS, ()),
+        action_set=DEFAULT_ACTION_SET,
+        buttons=tuple(BUTTONS),
+        rewards=tuple(REWARDS),
+        reward=DEFAULT_REWARD,
+        sticky_probability=0.0,
+        noop_max=NOOP_MAX,
+        max_episode_frames=MAX_EPISODE_FRAMES,
+    )
+
+
+def _place(name: str) -> dict[str, Any]:
+    """Return the arguments of `MarioEnv` that say what is played."""
+    if name == WHOLE_GAME:
+        return {"world": None}
+    if name == RANDOM_STAGE:
+        return {"stages": [f"{world}-{stage}" for world, stage in ALL_STAGES]}
+    world, stage = name.removeprefix("mario-").split("-")
+    return {"world": int(world), "stage": int(stage)}
+
+
+def _shows_pictures(config: EnvConfig) -> bool:
+    return bool(config.kwargs.get("observation", "pixels") == "pixels")
+
+
+def _resolve(name: str, config: EnvConfig) -> EnvConfig:
+    """Check what only this environment knows, and choose the backend.
+
+    Raises:
+        UsageError: the game is not installed, or an option is wrong or does nothing here.
+    """
+    known = (*_KWARGS, "stages") if name == RANDOM_STAGE else _KWARGS
+    for key in config.kwargs:
+        if key not in known:
+            raise UsageError(
+                f"[env] kwargs: {name} has no argument {key!r}{did_you_mean(key, known)} It takes "
+                f"{', '.join(known)}."
+            )
+    kwargs = dict(config.kwargs)
+    check_observation(kwargs.get("observation", "pixels"))
+    if "stages" in kwargs:
+        parse_stages(kwargs["stages"])
+    stall = kwargs.get("stall_steps", 0)
+    if type(stall) is not int or stall < 0:
+        raise UsageError(
+            f"[env] kwargs: stall_steps: expected a whole number, 0 or more, got {stall!r}."
+        )
+    if isinstance(config.action_set, list):
+        encode(config.action_set)
+    if config.life_loss_terminates and name != WHOLE_GAME:
+        raise UsageError(
+            f"[env] life_loss_terminates: {name} ends with its only life; leave it out, or play "
+            f"the whole game, [env] id = {WHOLE_GAME!r}."
+        )
+    find_rom()
+    kwargs["backend"] = resolve_backend(kwargs.get("backend", "auto"))
+    return config.model_copy(update={"kwargs": kwargs})
+
+
+def make_env(
+    name: str, config: EnvConfig, watch: Callable[[Array], None] | None = None
+) -> gym.Env[Array, int]:
+    """Return one environment of a resolved config, with its wrappers.
+
+    Args:
+        name: of the environment.
+        config: resolved.
+        watch: called with each picture of the game.
+
+    Raises:
+        UsageError: the game is not installed.
+    """
+    arguments: dict[str, Any] = {
+        "action_set": config.action_set,
+        "reward": config.reward,
+        "frame_skip": config.frame_skip,
+        "sticky_probability": config.sticky_probability,
+        "noop_max": config.noop_max,
+        "max_episode_frames": config.max_episode_frames,
+    }
+    env = MarioEnv(**(_place(name) | arguments | config.kwargs), watch=watch)
+    if not _shows_pictures(config):
+        return env
+    assert config.frame_size is not None  # resolved
+    assert config.frame_stack is not None
+    assert config.crop is not None
+    return StackGrayFrames(env, config.frame_size, config.frame_stack, config.crop)
+
+
+def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
+    """Return many games: on the core at once where it is the backend, else one after the other."""
+    if config.kwargs.get("backend") == "core" and importlib.util.find_spec(_FAST) is not None:
+        env: VectorEnv = importlib.import_module(_FAST).MarioVectorEnv(name, config, num_envs)
+        return env
+    return SyncVectorEnv([lambda: make_env(name, config)] * num_envs)
+
+
+def _make_player(name: str, config: EnvConfig) -> Player:
+    return MarioPlayer(lambda watch: make_env(name, config, watch))
