@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,7 @@ from rlagents.envs.mario.game import ALL_STAGES, parse_stages
 from rlagents.envs.mario.player import MarioPlayer
 from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
 from rlagents.envs.mario.rom import find_rom
+from rlagents.envs.mario.vector import MarioVectorEnv, fits
 from rlagents.envs.players import Player
 from rlagents.envs.preprocessing import Preprocessing, StackGrayFrames
 from rlagents.envs.registry import EnvConfig, EnvSpec
@@ -32,7 +31,6 @@ WHOLE_GAME, RANDOM_STAGE = "mario", "mario-random"
 MAX_EPISODE_FRAMES = 108_000  # half an hour, as for Atari games
 # What [env] has no key for.
 _KWARGS = ("observation", "stall_steps", "backend")
-_FAST = "rlagents.envs.mario.vector"  # many games at once on the core
 
 
 def mario_names() -> list[str]:
@@ -154,9 +152,8 @@ def make_env(
 
 def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return many games: on the core at once where it is the backend, else one after the other."""
-    if config.kwargs.get("backend") == "core" and importlib.util.find_spec(_FAST) is not None:
-        env: VectorEnv = importlib.import_module(_FAST).MarioVectorEnv(name, config, num_envs)
-        return env
+    if config.kwargs.get("backend") == "core" and fits(config):
+        return MarioVectorEnv(name, config, num_envs)
     return SyncVectorEnv([lambda: make_env(name, config)] * num_envs)
 
 
