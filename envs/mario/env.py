@@ -170,12 +170,13 @@ class MarioEnv(gym.Env[Array, int]):
         if self._watch is not None:
             game.watch = self._show
             self._show()
-        return self._observe(), {**self._before, "life_lost": False}
+        return self._observe(), {**self._before, "life_lost": False, "area": now.area_number}
 
     def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Hold an action for the frame skip, or until the episode is over.
 
-        The info has, beside what 7.4.0's has, `life_lost`: a life was lost and the game goes on.
+        The info has, beside what 7.4.0's has, `life_lost`: a life was lost and the game goes on,
+        and `area`: a number that tells the parts of a stage from each other.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over.
@@ -206,8 +207,19 @@ class MarioEnv(gym.Env[Array, int]):
         self._before = frame.info
         truncated = not frame.over and (stalled or self._steps >= self._max_steps)
         self._over = frame.over or truncated
-        info = {**frame.info, "life_lost": life_lost}
+        info = {**frame.info, "life_lost": life_lost, "area": now.area_number}
         return self._observe(), reward, frame.over, truncated, info
+
+    @property
+    def ram(self) -> Array:
+        """Return what the console's RAM holds: uint8 [2048], a copy.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        if self._game is None:
+            raise gym.error.ResetNeeded("No episode has begun: call reset().")
+        return self._game.console.ram.copy()
 
     def render(self) -> Array | None:
         """Return the picture: [240, 256, 3] uint8 RGB; None without a render mode."""

@@ -140,6 +140,19 @@ class Memory:
         """
         return self._ram[WORLD], self._ram[STAGE], self._ram[0xE7], self._ram[0xE8]
 
+    @property
+    def area_number(self) -> int:
+        """Return the number by which parts of the same stage are told apart.
+
+        It is the address of the area's data.
+        """
+        return 256 * self._ram[0xE8] + self._ram[0xE7]
+
+    @property
+    def left_edge(self) -> int:
+        """Return which x the left edge of the screen shows, in pixels."""
+        return 256 * self._ram[0x71A] + self._ram[0x71C]
+
     def info(self) -> dict[str, Any]:
         """Return what gym-super-mario-bros calls `info`, as plain Python values."""
         return {

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlagents.envs.mario.backends import FRAMES_PER_SECOND
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import PlayerStep
 from rlagents.types import Array
 
@@ -18,11 +19,17 @@ class MarioPlayer:
 
     Args:
         make: takes what is called with each picture, and returns the environment with its wrappers.
+        outcome: reads how an episode came out.
     """
 
     frames_per_second = FRAMES_PER_SECOND
 
-    def __init__(self, make: Callable[[Callable[[Array], None]], gym.Env[Array, int]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Callable[[Array], None]], gym.Env[Array, int]],
+        outcome: OutcomeReader,
+    ) -> None:
+        self._outcome = outcome
         self._frames: list[Array] = []
         self._env = make(self._frames.append)
         self.action_space: gym.Space[Any] = self._env.action_space
@@ -36,9 +43,15 @@ class MarioPlayer:
 
     def step(self, action: int) -> PlayerStep:
         """Hold `action` for the frame skip and show every frame."""
-        observation, reward, terminated, truncated, _ = self._env.step(action)
-        value = float(np.float32(reward))
-        return PlayerStep(observation, value, terminated, truncated, self._take_frames())
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        return PlayerStep(
+            observation,
+            float(np.float32(reward)),
+            terminated,
+            truncated,
+            self._take_frames(),
+            self._outcome.read(info) if terminated or truncated else None,
+        )
 
     def close(self) -> None:
         """Switch the consoles off."""

@@ -20,6 +20,7 @@ from rlagents.envs.mario.player import MarioPlayer
 from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
 from rlagents.envs.mario.rom import find_rom
 from rlagents.envs.mario.vector import MarioVectorEnv, fits
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player
 from rlagents.envs.preprocessing import Preprocessing, StackGrayFrames
 from rlagents.envs.registry import EnvConfig, EnvSpec
@@ -29,6 +30,8 @@ from rlagents.types import Array
 
 WHOLE_GAME, RANDOM_STAGE = "mario", "mario-random"
 MAX_EPISODE_FRAMES = 108_000  # half an hour, as for Atari games
+# What is told of an episode's end.
+OUTCOME = ("flag_get", "world", "stage", "area", "x_pos", "score", "time")
 # What [env] has no key for.
 _KWARGS = ("observation", "stall_steps", "backend")
 
@@ -69,7 +72,19 @@ def mario_spec(name: str) -> EnvSpec:
         sticky_probability=0.0,
         noop_max=NOOP_MAX,
         max_episode_frames=MAX_EPISODE_FRAMES,
+        outcome=OUTCOME,
+        success=_success(name),
     )
+
+
+def _success(name: str) -> str | None:
+    """Return what says that an episode was completed: the flag, but not of each stage of many."""
+    return None if name == WHOLE_GAME else "flag_get"
+
+
+def outcome_reader(name: str) -> OutcomeReader:
+    """Return what reads from an info how an episode of an environment came out."""
+    return OutcomeReader(OUTCOME, _success(name))
 
 
 def _place(name: str) -> dict[str, Any]:
@@ -153,9 +168,9 @@ def make_env(
 def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return many games: on the core at once where it is the backend, else one after the other."""
     if config.kwargs.get("backend") == "core" and fits(config):
-        return MarioVectorEnv(name, config, num_envs)
-    return SyncVectorEnv([lambda: make_env(name, config)] * num_envs)
+        return MarioVectorEnv(name, config, num_envs, outcome=outcome_reader(name))
+    return SyncVectorEnv([lambda: make_env(name, config)] * num_envs, outcome_reader(name))
 
 
 def _make_player(name: str, config: EnvConfig) -> Player:
-    return MarioPlayer(lambda watch: make_env(name, config, watch))
+    return MarioPlayer(lambda watch: make_env(name, config, watch), outcome_reader(name))

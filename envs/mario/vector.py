@@ -19,14 +19,16 @@ from rlagents.cores import num_cores
 from rlagents.envs.mario.buttons import encode
 from rlagents.envs.mario.core import HEIGHT, INFO, CoreConsole, CoreGames, Pictures
 from rlagents.envs.mario.game import ALL_STAGES, Game, Target, parse_stage, parse_stages
+from rlagents.envs.mario.memory import Memory
 from rlagents.envs.mario.rewards import Played, find_reward
 from rlagents.envs.mario.rom import find_rom
 from rlagents.envs.mario.tiles import TILE_SIZE, tile_grid
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.preprocessing import rows_to_keep
 from rlagents.envs.registry import EnvConfig
 from rlagents.envs.vector import VectorStep
 from rlagents.spaces import FrameStack
-from rlagents.types import Array, BoolArray, IntArray
+from rlagents.types import Array, BoolArray, IntArray, Outcome
 
 _STATUS = np.array(["small", "tall", "fireball"])
 
@@ -69,6 +71,7 @@ class MarioVectorEnv:
         config: resolved.
         num_envs: N.
         threads: that step the games; as many as there are cores by default.
+        outcome: reads from a game's info how an episode came out; None to tell nothing.
 
     Raises:
         UsageError: the fast console is not built, or the game is not installed.
@@ -76,8 +79,15 @@ class MarioVectorEnv:
     """
 
     def __init__(
-        self, name: str, config: EnvConfig, num_envs: int, *, threads: int | None = None
+        self,
+        name: str,
+        config: EnvConfig,
+        num_envs: int,
+        *,
+        threads: int | None = None,
+        outcome: OutcomeReader | None = None,
     ) -> None:
+        self._outcome = outcome
         assert config.frame_skip is not None  # resolved
         assert config.sticky_probability is not None
         assert config.noop_max is not None
@@ -181,9 +191,24 @@ class MarioVectorEnv:
         self._info[playing] = games.info[playing]
         terminated = playing & games.over
         truncated = playing & ~games.over & self._cut_off()
-        self._waiting |= terminated | truncated
+        over = terminated | truncated
+        self._waiting |= over
         life_lost = playing & games.life_lost
-        return VectorStep(self._observe(), reward, terminated, truncated, life_lost)
+        outcomes = self._outcomes(over) if over.any() else {}
+        return VectorStep(self._observe(), reward, terminated, truncated, life_lost, outcomes)
+
+    def _outcomes(self, over: BoolArray) -> dict[int, Outcome]:
+        """Return how the episodes came out that are over, by their rows."""
+        if self._outcome is None:
+            return {}
+        columns = _named(self._games.info)
+        told = {}
+        for row in np.flatnonzero(over).tolist():
+            info = {name: column[row] for name, column in columns.items()}
+            outcome = self._outcome.read(info | {"area": Memory(self._games.ram[row]).area_number})
+            if outcome is not None:
+                told[row] = outcome
+        return told
 
     def _cut_off(self) -> BoolArray:
         """Return which episodes a limit has been reached in: [N] bool."""
