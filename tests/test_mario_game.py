@@ -141,7 +141,9 @@ def test_above_the_picture() -> None:
     assert Memory(ram(at_3b8=250, at_b5=1)).y == 5
 
 
-@pytest.mark.parametrize(("status", "name"), enumerate(("small", "tall", "fireball", "fireball")))
+@pytest.mark.parametrize(
+    ("status", "name"), list(enumerate(("small", "tall", "fireball", "fireball")))
+)
 def test_status(status: int, name: str) -> None:
     assert read_info(ram(at_756=status))["status"] == name
 
