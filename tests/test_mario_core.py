@@ -179,11 +179,9 @@ def test_any_bytes_run_like_in_the_reference(program: bytes) -> None:
 
 def test_all_other_opcodes_are_undocumented() -> None:
     assert len(INSTRUCTIONS) == 151
+    push = bytes([0xA9, ORIGIN >> 8, 0x48, 0xA9, ORIGIN & 0xFF, 0x48, 0x08])  # for RTI
     for code in range(256):
-        reference = Reference6502(make_rom(bytes([code])))
-        reference.frame()  # RTI finds nothing to return to, and jams in the end
-        assert play(bytes([code]))[1] == reference.jammed, hex(code)
-        assert reference.jammed or code in INSTRUCTIONS
+        assert play(push + bytes([code]))[1] == (code not in INSTRUCTIONS), hex(code)
 
 
 def test_a_jammed_console_stays_so_and_snapshots_keep_it() -> None:
