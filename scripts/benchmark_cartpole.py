@@ -110,9 +110,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--configs",
         nargs="+",
-        default=["cartpole-dqn", "cartpole-reinforce"],
+        default=["cartpole-dqn", "cartpole-ppo", "cartpole-reinforce"],
         metavar="CONFIG",
-        help="recipes or TOML files (default: cartpole-dqn cartpole-reinforce)",
+        help="recipes or TOML files (default: cartpole-dqn cartpole-ppo cartpole-reinforce)",
     )
     parser.add_argument(
         "--seeds",

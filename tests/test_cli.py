@@ -519,6 +519,20 @@ def test_replay_that_cannot_fit_into_memory(cli: Cli, tmp_path: Path) -> None:
     assert not runs.exists()
 
 
+def test_a_rollout_that_cannot_fit_into_memory(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlagents.machine.available_memory", lambda: 10_000_000)
+    options = ("--agent.rollout-steps", "40_000", "--runs-dir", tmp_path / "runs")
+    outcome = cli("train", "cartpole-ppo", *options)
+    assert outcome.code == 2
+    assert "[agent] rollout_steps: stored experience would take" in outcome.err
+    found = re.search(r"--agent\.rollout-steps to (\d+) or less", outcome.err)
+    assert found is not None
+    assert 0 < int(found[1]) < 40_000
+    assert not (tmp_path / "runs").exists()
+
+
 def test_resume_with_little_memory_warns(
     cli: Cli, own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

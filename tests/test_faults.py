@@ -20,6 +20,7 @@ from rlagents.agents.base import Fault
 from rlagents.agents.dqn import DQN
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
 from rlagents.agents.optimizers import CenteredRMSprop
+from rlagents.agents.ppo import PPO
 from rlagents.agents.reinforce import Reinforce
 from rlagents.config import build_config, read_config
 from rlagents.envs import find_env, make_vector_env, resolve_env_config
@@ -43,6 +44,20 @@ REINFORCE: dict[str, Any] = {
     "network.hidden_sizes": [8],
     "evaluation.period_steps": 0,
     "recording.enabled": False,
+}
+
+
+PPO_SMALL: dict[str, Any] = {
+    "env.num_envs": 2,
+    "agent.rollout_steps": 8,
+    "network.hidden_sizes": [8],
+    "evaluation.period_steps": 0,
+    "recording.enabled": False,
+}
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "cartpole-dqn": (DQN, SMALL),
+    "cartpole-ppo": (PPO, PPO_SMALL),
+    "cartpole-reinforce": (Reinforce, REINFORCE),
 }
 
 
@@ -141,13 +156,12 @@ def test_the_length_of_gradients_is_told_whether_or_not_they_are_shortened(
 
 
 def make_agent(recipe: str, **overrides: Any) -> Any:
-    base = SMALL if recipe.endswith("dqn") else REINFORCE
+    kind, base = KINDS[recipe]
     tables, _ = read_config(recipe)
     config = build_config(tables, base | overrides, recipe)
     spec = find_env("cartpole")
     config = config.model_copy(update={"env": resolve_env_config(config.env, spec)})
     env = make_vector_env(spec, config.env, 2)
-    kind: Any = DQN if recipe.endswith("dqn") else Reinforce
     return kind.from_config(
         config, env.observation_space, env.action_space, num_envs=2, seed=1, device=CPU
     )
@@ -264,6 +278,31 @@ def test_reinforce_makes_no_update_that_is_not_finite(baseline: str) -> None:
     steps = len(fault.batch["action"])
     assert fault.batch["observation"].shape == (steps, 4)
     assert int(fault.batch["lengths"].sum()) == len(fault.batch["return"]) == steps
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read at once", "on the device"])
+@pytest.mark.parametrize(
+    "options", [{}, {"agent.target_kl": 0.1}, {"agent.normalize_rewards": True}]
+)
+def test_ppo_makes_no_update_that_is_not_finite(options: dict[str, Any], read: bool) -> None:
+    agent = make_agent("cartpole-ppo", **options)
+    agent._guard = Guard(CPU, read=read)
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        feed(agent, generator)
+    assert agent._optimizer.state
+    assert agent.fault() is None
+    before = state_of(agent)
+    for _ in range(20):
+        feed(agent, generator, reward=math.nan)
+        # The update of the rollout that had begun before is the first that is not made.
+        assert all(map(torch.equal, state_of(agent), before))
+    fault = agent.fault()
+    assert fault is not None
+    assert not math.isfinite(fault.loss)
+    names = {"observation", "action", "log_probability", "value", "advantage", "target"}
+    assert set(fault.batch) == names
+    assert fault.batch["observation"].shape == (4, 4)  # 2 x 8 steps in 4 minibatches
 
 
 # --- runs ----------------------------------------

@@ -34,6 +34,13 @@ REINFORCE_SMALL: dict[str, Any] = {
     "evaluation.period_steps": 0,
     "recording.enabled": False,
 }
+PPO_SMALL: dict[str, Any] = {
+    "env.num_envs": 4,
+    "agent.rollout_steps": 16,
+    "network.hidden_sizes": [16],
+    "evaluation.period_steps": 0,
+    "recording.enabled": False,
+}
 OBSERVATIONS = np.linspace(-1, 1, 40, dtype=np.float32).reshape(10, 4)
 
 
@@ -48,7 +55,11 @@ def donors(runs: Path) -> dict[str, rlagents.Run]:
         name: rlagents.train(
             f"cartpole-{name}", overrides, total_steps=800, runs_dir=runs, name=name, quiet=True
         )
-        for name, overrides in (("dqn", DQN_SMALL), ("reinforce", REINFORCE_SMALL))
+        for name, overrides in (
+            ("dqn", DQN_SMALL),
+            ("ppo", PPO_SMALL),
+            ("reinforce", REINFORCE_SMALL),
+        )
     }
 
 
@@ -57,7 +68,8 @@ def sizes(directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides"), [("dqn", DQN_SMALL), ("reinforce", REINFORCE_SMALL)]
+    ("name", "overrides"),
+    [("dqn", DQN_SMALL), ("ppo", PPO_SMALL), ("reinforce", REINFORCE_SMALL)],
 )
 def test_the_policy_is_the_donors_until_learning_goes_on_from_there(
     tmp_path: Path,
@@ -196,6 +208,28 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
         assert words in str(caught.value)
     assert "num_envs" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_ppo_begins_where_reinforce_has_come_to_and_not_the_other_way_round(
+    tmp_path: Path, donors: dict[str, rlagents.Run]
+) -> None:
+    def begin(recipe: str, overrides: dict[str, Any], donor: str) -> rlagents.Run:
+        return rlagents.train(
+            recipe,
+            overrides,
+            total_steps=4,
+            runs_dir=tmp_path,
+            quiet=True,
+            init_from=donors[donor].directory,
+        )
+
+    run = begin("cartpole-ppo", PPO_SMALL, "reinforce")
+    values = run.policy("last").values(OBSERVATIONS)
+    np.testing.assert_array_equal(values, donors["reinforce"].policy("last").values(OBSERVATIONS))
+    with pytest.raises(UsageError, match=r"trained by 'ppo' and this config is for 'reinforce'"):
+        begin("cartpole-reinforce", REINFORCE_SMALL, "ppo")
+    with pytest.raises(UsageError, match=r"trained by 'dqn' and this config is for 'ppo'"):
+        begin("cartpole-ppo", PPO_SMALL, "dqn")
 
 
 def test_a_baseline_is_needed_where_the_config_has_one(

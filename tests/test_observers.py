@@ -287,6 +287,28 @@ def test_metric_keys_of_reinforce(tmp_path: Path) -> None:
     assert "charts/epsilon" not in keys
 
 
+def test_metric_keys_of_ppo(tmp_path: Path) -> None:
+    run = rlagents.train(
+        "cartpole-ppo",
+        {
+            "total_steps": 600,
+            "env.num_envs": 4,
+            "agent.rollout_steps": 16,
+            "agent.learning_rate_end": 0.0,
+            "agent.learning_rate_decay_steps": 1_000,
+            "evaluation.period_steps": 0,
+        },
+        runs_dir=tmp_path,
+        quiet=True,
+    )
+    keys = {key for row in lines(run.directory / "metrics.jsonl") for key in row}
+    assert {key for key in keys if key.startswith("losses/")} == {
+        *("losses/policy_loss", "losses/value_loss", "losses/entropy", "losses/approx_kl"),
+        *("losses/clip_fraction", "losses/explained_variance"),
+    }
+    assert "charts/learning_rate" in keys
+
+
 # --- TensorBoard ----------------------------------------
 
 

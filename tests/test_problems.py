@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from problems import (
     Problem,
     Values,
@@ -37,6 +38,13 @@ REINFORCE: dict[str, Any] = {
     "learning_rate": 5e-2,
     "gamma": 0.9,
     "episodes_per_update": 16,
+    "entropy_coefficient": 0.0,
+}
+PPO: dict[str, Any] = {
+    "name": "ppo",
+    "learning_rate": 2e-2,
+    "gamma": 0.9,
+    "rollout_steps": 32,
     "entropy_coefficient": 0.0,
 }
 VARIANTS: list[dict[str, Any]] = [
@@ -193,3 +201,75 @@ def test_reinforce_goes_to_the_end_of_the_chain(tmp_path: Path, baseline: str, s
     chances = train(tmp_path, "make_chain", 5, agent, total_steps=16_000, seed=seed)
     assert chances.argmax(axis=1).tolist() == [1] * 5
     assert chances[0, 1] > 0.9
+
+
+def train_ppo(tmp_path: Path, make: str, num_states: int, **options: Any) -> tuple[Values, Values]:
+    """Train PPO on a problem; return its last policy's probabilities [S, A] and its values [S]."""
+    total_steps, seed = options.pop("total_steps"), options.pop("seed", 1)
+    agent = PPO | options
+    chances = train(tmp_path, make, num_states, agent, total_steps=total_steps, seed=seed)
+    (run,) = tmp_path.iterdir()
+    network: Any = rlagents.open_run(run).policy("last").network
+    with torch.no_grad():
+        values = network.logits_and_value(torch.eye(num_states))[1].numpy()
+    return chances, values.astype(np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_ppo_finds_the_better_arm_and_what_it_pays(tmp_path: Path, seed: int) -> None:
+    chances, values = train_ppo(tmp_path, "make_bandit", 1, total_steps=6400, seed=seed)
+    assert chances[0, 1] > 0.95
+    assert values[0] == pytest.approx(0.7, abs=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [(1, {}), (2, {}), (1, {"gae_lambda": 0.0}), (1, {"value_clip_range": 0.2})],
+)
+def test_ppo_goes_to_the_end_of_the_chain_and_values_the_way(
+    tmp_path: Path, options: dict[str, Any], seed: int
+) -> None:
+    chances, values = train_ppo(tmp_path, "make_chain", 5, total_steps=16_000, seed=seed, **options)
+    assert chances.argmax(axis=1).tolist() == [1] * 5
+    assert chances[0, 1] > 0.9
+    np.testing.assert_allclose(values, exact_values(chain_problem(), 0.9).max(axis=1), atol=0.1)
+
+
+@pytest.mark.slow
+def test_ppo_finds_a_way_along_the_cliff(tmp_path: Path) -> None:
+    problem = cliff_problem()
+    chances, _ = train_ppo(
+        tmp_path,
+        "make_cliff",
+        problem.num_states,
+        total_steps=60_000,
+        gamma=0.99,
+        rollout_steps=128,
+        entropy_coefficient=0.01,
+    )
+    state, total = problem.num_states - 1, 0.0
+    for _ in range(50):
+        (outcome,) = problem.table[state][int(chances[state].argmax())]
+        state, total = outcome.state, total + outcome.reward
+        if outcome.terminated:
+            break
+    assert outcome.terminated
+    assert total >= -1.7  # 13 steps are the shortest way; 17 go round at the greatest distance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
+def test_ppo_values_what_is_cut_off_as_going_on_and_what_ends_as_nothing(
+    tmp_path: Path, gae_lambda: float
+) -> None:
+    options: dict[str, Any] = {"gamma": 0.8, "gae_lambda": gae_lambda, "total_steps": 12_000}
+    # Rollouts of seven steps end in the middle of episodes of four.
+    options |= {"rollout_steps": 7, "epochs": 2, "minibatches": 1}
+    options |= {"learning_rate_end": 0.0, "learning_rate_decay_steps": 12_000}
+    _, cut_off = train_ppo(tmp_path / "cut", "make_ring_that_is_cut_off", 4, **options)
+    np.testing.assert_allclose(cut_off, np.full(4, 1 / (1 - 0.8)), atol=0.05)
+    _, ended = train_ppo(tmp_path / "end", "make_ring_that_ends", 4, **options)
+    left = np.array([4, 3, 2, 1])
+    np.testing.assert_allclose(ended, (1 - 0.8**left) / (1 - 0.8), atol=0.05)

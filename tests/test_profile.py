@@ -127,6 +127,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "evaluation.period_steps": 240,
         "evaluation.episodes": 2,
     },
+    "cartpole-ppo": {
+        "total_steps": 480,
+        "env.num_envs": 4,
+        "agent.rollout_steps": 16,
+        "evaluation.period_steps": 240,
+        "evaluation.episodes": 2,
+    },
     "cartpole-reinforce": {
         "total_steps": 480,
         "env.num_envs": 4,
@@ -153,7 +160,7 @@ def test_a_run_that_is_watched_is_the_same_run(tmp_path: Path, recipe: str) -> N
     assert parameters(runs[0]) == parameters(runs[1])
     assert not (runs[1].directory / "profile.json").exists()
     found = json.loads((runs[0].directory / "profile.json").read_text())
-    expected = EVERYONE | ({"sample"} if recipe == "cartpole-dqn" else set())
+    expected = EVERYONE | (set() if recipe == "cartpole-reinforce" else {"sample"})
     assert set(found["parts"]) == expected
     assert all(part["seconds"] > 0 for part in found["parts"].values())
     assert sum(part["seconds"] for part in found["parts"].values()) == pytest.approx(

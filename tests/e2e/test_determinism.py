@@ -38,6 +38,14 @@ CARTPOLE_REINFORCE = {
     "evaluation.episodes": 3,
     "checkpoint.period_steps": 700,
 }
+CARTPOLE_PPO = {
+    "env.num_envs": 8,
+    "agent.rollout_steps": 16,
+    "total_steps": 1_600,
+    "evaluation.period_steps": 500,
+    "evaluation.episodes": 3,
+    "checkpoint.period_steps": 700,
+}
 PONG_DQN = {
     "total_steps": 480,
     "env.num_envs": 4,
@@ -56,6 +64,7 @@ CASES = [
     pytest.param("cartpole-dqn", CARTPOLE_DQN, id="cartpole-dqn"),
     pytest.param("cartpole-dqn", CARTPOLE_NOISY, id="cartpole-dqn-noisy"),
     pytest.param("cartpole-reinforce", CARTPOLE_REINFORCE, id="cartpole-reinforce"),
+    pytest.param("cartpole-ppo", CARTPOLE_PPO, id="cartpole-ppo"),
     pytest.param("pong-dqn", PONG_DQN, id="pong-dqn", marks=pytest.mark.slow),
 ]
 # Nobody looks: no evaluation, no video, other checkpoints and another rhythm of the log.

@@ -51,6 +51,14 @@ CARTPOLE_REINFORCE: dict[str, Any] = {
     "agent.episodes_per_update": 16,
     "evaluation.period_steps": 0,
 }
+CARTPOLE_PPO: dict[str, Any] = {
+    "env.num_envs": 8,
+    "agent.rollout_steps": 16,
+    "agent.normalize_rewards": True,
+    "agent.learning_rate_end": 1e-4,
+    "agent.learning_rate_decay_steps": 1_200,
+    "evaluation.period_steps": 0,
+}
 PONG_DQN: dict[str, Any] = {
     "env.num_envs": 4,
     "env.sticky_probability": 0.25,
@@ -66,6 +74,13 @@ PONG_REINFORCE: dict[str, Any] = {
     "env.sticky_probability": 0.25,
     "env.max_episode_frames": 400,
     "agent.points_per_update": 4,
+    "evaluation.period_steps": 0,
+}
+PONG_PPO: dict[str, Any] = {
+    "env.num_envs": 4,
+    "env.sticky_probability": 0.25,
+    "env.max_episode_frames": 480,  # 120 agent steps, so that episodes end too
+    "agent.rollout_steps": 32,
     "evaluation.period_steps": 0,
 }
 
@@ -120,6 +135,8 @@ def assert_in_the_middle(run: rlagents.Run) -> None:
     [
         ("pong-dqn", PONG_DQN, 724, 1_304),
         ("pong-reinforce", PONG_REINFORCE, 260, 560),
+        ("pong-ppo", PONG_PPO, 600, 1_000),  # in the middle of the fifth rollout
+        ("cartpole-ppo", CARTPOLE_PPO, 1_000, 1_504),
         ("cartpole-dqn", CARTPOLE_DQN, 1_000, 1_504),
         ("cartpole-dqn", CARTPOLE_NOISY, 1_000, 1_504),
         ("cartpole-reinforce", CARTPOLE_REINFORCE, 1_070, 1_570),
@@ -167,6 +184,7 @@ def test_a_stopped_run_goes_on_to_the_bit_in_a_new_process(
     [
         ("cartpole-dqn", CARTPOLE_DQN),
         ("cartpole-dqn", CARTPOLE_NOISY),
+        ("cartpole-ppo", CARTPOLE_PPO),
         ("cartpole-reinforce", CARTPOLE_REINFORCE),
     ],
 )
@@ -528,7 +546,11 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, cli: Cli) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
-    [("cartpole-dqn", CARTPOLE_DQN), ("cartpole-reinforce", CARTPOLE_REINFORCE)],
+    [
+        ("cartpole-dqn", CARTPOLE_DQN),
+        ("cartpole-ppo", CARTPOLE_PPO),
+        ("cartpole-reinforce", CARTPOLE_REINFORCE),
+    ],
 )
 @pytest.mark.parametrize("replay", ["always", "on-exit"])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
