@@ -337,6 +337,7 @@ RUN = {
     "env.num_envs": 2,
     "env.sticky_probability": 0.25,
     "env.reward": "progress",
+    "env.max_episode_frames": 100,
     "env.kwargs": {"observation": "tiles", "stall_steps": 8, "backend": "nes-py"},
     "agent.learning_starts": 32,
     "replay.capacity": 100,
@@ -387,7 +388,7 @@ def test_a_reward_of_ones_own(cli: Cli, tmp_path: Path) -> None:
     import rlagents
 
     changes = RUN | {"env.id": f"{game}:make_env", "env.kwargs": {}}
-    for key in ("env.sticky_probability", "env.reward"):
+    for key in ("env.sticky_probability", "env.reward", "env.max_episode_frames"):
         del changes[key]
     run = rlagents.train("cartpole-dqn", changes, total_steps=60, runs_dir=tmp_path, quiet=True)
     lines = (run.directory / "episodes.csv").read_text().splitlines()
