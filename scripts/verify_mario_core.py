@@ -4,10 +4,14 @@ Every stage is played on both by the same rules, from its start, with the same b
 after the other until there are enough frames. The start is looked for at every other frame, and the
 consoles find it at different ones; so the one that is earlier waits until the game itself has
 counted as many frames on both. Of each episode these are compared:
-    game        x, y, score, clock and end, frame by frame. A frame of nes-py ends in the midst of
-                the game's work, so that nes-py may be a frame behind.
+    game        x, y, score, clock and end, frame by frame; nes-py may be a frame behind
     pictures    how many of all pixels are of the same colour, over frames that are the same in the
                 game
+
+A frame of nes-py ends while the game works: after it has read the buttons, but where it first had
+much to write to the screen, before. Then nes-py reads those of the next frame, a frame early. So
+where the game becomes different soon after the buttons changed, the fast console plays the episode
+again with that change a frame earlier; if all is the same then, the change is counted as early.
 
 The exit code is 0 if the game is the same in --least stages or more.
 
@@ -35,6 +39,7 @@ FRAME_COUNTER = 0x09  # where the game counts its frames, modulo 256
 SHIFTS = (0, 1, -1)  # frames that nes-py is behind
 CHANCES = (0.02, 0.1, 0.2, 0.2, 0.38, 0.05, 0.05)  # of the actions of "simple"
 HELD = 12  # frames at most that a button is held for
+SOON = 4  # frames between a change of buttons that nes-py sees early, and what comes of it
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -107,6 +112,25 @@ def alike(core: Episode, nes_py: Episode, shift: int, until: int | None) -> list
     ]
 
 
+def best_shift(core: Episode, nes_py: Episode) -> tuple[int, int | None]:
+    """Return the shift with which the episodes are the same for longest, and until where."""
+    found = {shift: first_difference(core, nes_py, shift) for shift in SHIFTS}
+    longest = len(core.facts) + len(nes_py.facts)
+    shift = max(SHIFTS, key=lambda one: longest if (end := found[one]) is None else end)
+    return shift, found[shift]
+
+
+def change_earlier(pressed: Sequence[int], until: int) -> list[int] | None:
+    """Return the buttons with the last change of them before a frame a frame earlier.
+
+    None where they have not changed soon before it.
+    """
+    for frame in range(min(until, len(pressed) - 1), max(until - SOON, 0), -1):
+        if pressed[frame] != pressed[frame - 1]:
+            return [*pressed[: frame - 1], pressed[frame], *pressed[frame:]]
+    return None
+
+
 @dataclass
 class Finding:
     """How a stage compares.
@@ -115,6 +139,7 @@ class Finding:
         frames: played on the core.
         episodes: likewise.
         shifts: by which nes-py was behind, one for each episode.
+        early: changes of buttons that nes-py saw a frame early.
         different: the first frame, counted over all episodes, in which the game was different, or
             None.
         pixels: the part of equal ones, over the frames before.
@@ -123,6 +148,7 @@ class Finding:
     frames: int
     episodes: int
     shifts: list[int]
+    early: int
     different: int | None
     pixels: list[float]
 
@@ -132,16 +158,22 @@ def compare(stage: tuple[int, int], frames: int, seed: int) -> Finding:
     consoles = [make_console("core"), make_console("nes-py")]
     games = [Game(console, stage) for console in consoles]
     pressed = draw_buttons(seed, frames)
-    finding = Finding(0, 0, [], None, [])
+    finding = Finding(0, 0, [], 0, None, [])
     while finding.frames < frames and finding.different is None:
+        buttons = pressed[finding.frames :]
         begin(games, consoles)
         core, nes_py = (
-            play(game, console, pressed[finding.frames :])
-            for game, console in zip(games, consoles, strict=True)
+            play(game, console, buttons) for game, console in zip(games, consoles, strict=True)
         )
-        found = {shift: first_difference(core, nes_py, shift) for shift in SHIFTS}
-        shift = max(SHIFTS, key=lambda one: frames if found[one] is None else found[one])
-        first = found[shift]
+        shift, first = best_shift(core, nes_py)
+        while first is not None and (earlier := change_earlier(buttons, first)) is not None:
+            begin(games, consoles)
+            again = play(games[0], consoles[0], earlier)
+            later = first_difference(again, nes_py, shift)
+            if later is not None and later <= first:
+                break
+            buttons, core, first = earlier, again, later
+            finding.early += 1
         finding.shifts.append(shift)
         finding.pixels += alike(core, nes_py, shift, first)
         if first is not None:
@@ -173,16 +205,16 @@ def main() -> int:
     """Compare all stages and print a line for each."""
     options = parse()
     same = 0
-    print("stage  frames  episodes  nes-py behind  game              pixels alike: mean, least")
+    print("stage  frames  episodes  behind  early  game              pixels alike: mean, least")
     for number, stage in enumerate(ALL_STAGES):
         found = compare(stage, options.frames, options.seed + number)
         game = "same" if found.different is None else f"differs at {found.different}"
         same += found.different is None
         shifts = ",".join(str(shift) for shift in sorted(set(found.shifts)))
         pixels = np.array(found.pixels if found.pixels else [np.nan])
-        name = f"{stage[0]}-{stage[1]}"
+        counts = f"{found.frames:6}  {found.episodes:8}  {shifts:>6}  {found.early:5}"
         print(
-            f"{name:<5}  {found.frames:6}  {found.episodes:8}  {shifts:>13}  {game:<16}"
+            f"{stage[0]}-{stage[1]}    {counts}  {game:<16}"
             f"  {pixels.mean():.4%}, {pixels.min():.4%}",
             flush=True,
         )
