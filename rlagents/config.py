@@ -232,7 +232,7 @@ def _is_list(key: str, text: str) -> bool:
 
 
 # Text as it is: a game called "1942" needs no quotes on the command line.
-_TEXT_KEYS = ("env.id", "env.action_set", "agent.name", "network.torso", "device")
+_TEXT_KEYS = ("env.id", "env.action_set", "env.reward", "agent.name", "network.torso", "device")
 
 
 def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> RunConfig:
@@ -362,7 +362,8 @@ def _explain(
         )
     inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
     detail = f" ({problem['msg']})" if inside_list else ""
-    if "list of" in takes and len(location) == 2 and type(got) in (int, float):
+    takes_list = takes.removeprefix("none, or ").startswith("list of")
+    if takes_list and len(location) == 2 and type(got) in (int, float):
         detail = f"; lists stand in brackets, [{got}]"
     return f"{where}: expected {takes}, got {_shown(got)}{detail}."
 
