@@ -81,6 +81,8 @@ PONG_PPO: dict[str, Any] = {
     "env.sticky_probability": 0.25,
     "env.max_episode_frames": 480,  # 120 agent steps, so that episodes end too
     "agent.rollout_steps": 32,
+    "agent.epochs": 2,
+    "agent.minibatches": 2,
     "evaluation.period_steps": 0,
 }
 
@@ -421,7 +423,8 @@ def start(*words: object) -> subprocess.Popen[str]:
 def options(overrides: dict[str, Any]) -> list[str]:
     words = []
     for key, value in overrides.items():
-        words += [f"--{key.replace('_', '-')}", str(value)]
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        words += [f"--{key.replace('_', '-')}", text]
     return words
 
 
