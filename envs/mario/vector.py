@@ -51,7 +51,7 @@ def fits(config: EnvConfig) -> bool:
         return True
     assert config.crop is not None  # resolved
     rows = rows_to_keep(HEIGHT, config.crop)
-    return config.frame_size <= rows.stop - rows.start
+    return config.frame_size <= int(rows.stop) - int(rows.start)
 
 
 def _targets(name: str, config: EnvConfig) -> list[Target]:
