@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
 from rlagents.envs.maps import Map, Walk
@@ -41,6 +41,16 @@ FRAME_SIZE = 84
 FRAME_STACK = 4
 
 
+def _check_actions(value: Any) -> Any:
+    """Refuse what is neither a name nor a list of combinations, in one piece."""
+    combinations = isinstance(value, list) and all(
+        isinstance(one, list) and all(isinstance(button, str) for button in one) for one in value
+    )
+    if value is not None and not isinstance(value, str) and not combinations:
+        raise ValueError("neither a name nor a list of combinations")
+    return value
+
+
 class EnvConfig(Table):
     """`[env]`: which game, how many at once, and what happens to its frames."""
 
@@ -54,7 +64,7 @@ class EnvConfig(Table):
     """Atari, Mario: chance that a frame repeats the last action; 0, or what an ALE/* id says."""
     noop_max: Annotated[Int, Field(ge=0, le=1000)] | None = None
     """Atari, Mario: up to this many frames of no action begin an episode; 30."""
-    action_set: str | list[list[str]] | None = None
+    action_set: Annotated[str | list[list[str]] | None, BeforeValidator(_check_actions)] = None
     """Named choice of actions; Atari minimal or full, Pong also up-down and stay-up-down; Mario
     right-only, simple or complex, or a list of button combinations: [["right"], ["right", "A"]]."""
     reward: str | None = None

@@ -369,7 +369,8 @@ def _explain(
         )
     inside_list = len(location) > 2 or problem["type"] in ("too_short", "too_long")
     detail = f" ({problem['msg']})" if inside_list else ""
-    if "list of" in takes and len(location) == 2 and type(got) in (int, float):
+    takes_list = takes.removeprefix("none, or ").startswith("list of")
+    if takes_list and len(location) == 2 and type(got) in (int, float):
         detail = f"; lists stand in brackets, [{got}]"
     return f"{where}: expected {takes}, got {_shown(got)}{detail}."
 

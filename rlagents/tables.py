@@ -90,7 +90,7 @@ def _describe_annotation(annotation: Any, metadata: list[Any]) -> str:
     arguments = get_args(annotation)
     if type(None) in arguments:
         rest = [argument for argument in arguments if argument is not type(None)]
-        return _describe_annotation(rest[0], metadata)
+        return ", or ".join(_describe_annotation(argument, metadata) for argument in rest)
     if arguments and all(isinstance(argument, str) for argument in arguments):
         return " | ".join(arguments)
     base = {int: "whole number", float: "number", bool: "true | false", str: "text"}.get(
