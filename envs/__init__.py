@@ -1,6 +1,7 @@
 """Environments: names, preprocessing, vector environments and players. Never imports torch."""
 
 from rlagents.envs.maps import Map, MapEnd, MapPart, Walk
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player, PlayerStep
 from rlagents.envs.preprocessing import Preprocessing
 from rlagents.envs.registry import (
@@ -23,6 +24,7 @@ __all__ = [
     "Map",
     "MapEnd",
     "MapPart",
+    "OutcomeReader",
     "Player",
     "PlayerStep",
     "Preprocessing",
