@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Their OpenMP threads sleep while they wait: where they spin, the others' work stands still.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup browser demo test check format clean
+.PHONY: help setup browser mario demo test check format clean
 
 help:
 	@echo "make demo    train CartPole to solved, evaluate it, record a video"
@@ -28,10 +28,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 browser:
 	@scripts/install_browser.sh
 
+mario: setup
+	@scripts/install_mario.sh $(BIN)/python
+
 demo: setup
 	@$(BIN)/python scripts/demo.py
 
-test: setup browser
+test: setup browser mario
 	$(PYTEST) $(PYTEST_OPTIONS)
 
 check: setup

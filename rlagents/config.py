@@ -235,7 +235,7 @@ def _is_list(key: str, text: str) -> bool:
 
 
 # Text as it is: a game called "1942" needs no quotes on the command line.
-_TEXT_KEYS = ("env.id", "env.action_set", "agent.name", "network.torso", "device")
+_TEXT_KEYS = ("env.id", "env.action_set", "env.reward", "agent.name", "network.torso", "device")
 
 
 def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> RunConfig:

@@ -22,6 +22,7 @@ def examine() -> bool:
         ("memory", _memory),
         ("disk", _disk),
         ("Atari games", _games),
+        ("Super Mario", _mario),
         ("video encoder", _encoder),
     ]
     good = True
@@ -93,6 +94,21 @@ def _games() -> str:
     observation = env.reset(np.ones(1, dtype=np.bool_), [1])
     env.close()
     return f"{len(games())} games; Pong shows {'x'.join(map(str, observation.shape[1:]))} pictures"
+
+
+def _mario() -> str:
+    from rlagents.envs import EnvConfig, find_env, make_player, resolve_env_config
+    from rlagents.envs.mario.rom import INSTALL, is_installed
+
+    if not is_installed():
+        return f"not installed; to play it: {INSTALL}"
+    spec = find_env("mario-1-1")
+    config = resolve_env_config(EnvConfig(id="mario-1-1"), spec)
+    player = make_player(spec, config)
+    shape = player.reset(1).frames[0].shape
+    player.close()
+    backend = config.kwargs["backend"]
+    return f"1-1 shows {'x'.join(map(str, shape))} pictures; the console is emulated by {backend}"
 
 
 def _encoder() -> str:

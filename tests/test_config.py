@@ -636,7 +636,14 @@ CONTRADICTING = (
 )
 
 
-NONE_IS_TEXT = ("env.id", "env.action_set", "device", "agent.baseline", "replay.compression")
+NONE_IS_TEXT = (
+    "env.id",
+    "env.action_set",
+    "env.reward",
+    "device",
+    "agent.baseline",
+    "replay.compression",
+)
 
 
 def _offers_none(takes: str) -> bool:

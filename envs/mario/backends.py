@@ -10,6 +10,7 @@ import ctypes
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import struct
 from pathlib import Path
@@ -239,12 +240,20 @@ class NesPy9(_Recorded):
         self._emulator.close()
 
 
+def _native_file() -> Path | None:
+    """Return nes-py 9's extension module for this Python, None if there is none."""
+    folder = package_folder("nes_py")
+    if folder is None:
+        return None
+    files = (folder / f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
 @functools.cache
 def _native_module() -> Any:
     """Return nes-py 9's extension module, without its package, which needs a window library."""
-    folder = package_folder("nes_py")
-    assert folder is not None
-    file = sorted(folder.glob("_native.*"))[-1]
+    file = _native_file()
+    assert file is not None
     spec = importlib.util.spec_from_file_location("nes_py._native", file)
     assert spec is not None
     assert spec.loader is not None
@@ -266,7 +275,7 @@ def _nes_py() -> type[NesPy8] | type[NesPy9] | None:
         return None
     if any(folder.glob("lib_nes_env*")):
         return NesPy8
-    return NesPy9 if any(folder.glob("_native.*.so")) or any(folder.glob("_native.*.pyd")) else None
+    return None if _native_file() is None else NesPy9
 
 
 def resolve_backend(backend: str) -> str:

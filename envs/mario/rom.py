@@ -38,6 +38,11 @@ def why_missing() -> str | None:
     return None
 
 
+def is_installed() -> bool:
+    """Tell whether the package with the game is there at all, whole or damaged."""
+    return package_folder("gym_super_mario_bros") is not None
+
+
 def find_rom() -> Path:
     """Return the path of the ROM.
 

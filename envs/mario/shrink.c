@@ -24,15 +24,13 @@ static void make_axis(Axis *axis, int length, int size)
         axis->first[mean] = whole;
         if (whole - begin > least) {
             axis->first[mean] = whole - 1;
-            axis->weights[count++][mean] = (float)((whole - begin) / width);
+            axis->weights[mean][count++] = (float)((whole - begin) / width);
         }
         for (int pixel = whole; pixel < last; pixel++)
-            axis->weights[count++][mean] = (float)(1.0 / width);
+            axis->weights[mean][count++] = (float)(1.0 / width);
         if (end - last > least)
-            axis->weights[count++][mean] = (float)(fmin(fmin(end - last, 1.0), width) / width);
+            axis->weights[mean][count++] = (float)(fmin(fmin(end - last, 1.0), width) / width);
         axis->count[mean] = count;
-        if (count > axis->most)
-            axis->most = count;
     }
 }
 
@@ -57,11 +55,15 @@ i32 shrink_init(Shrink *shrink, i32 top, i32 bottom, i32 size)
     return 1;
 }
 
-/* Round to the nearest, ties to even. */
+/* Round to the nearest, ties to even: means of bytes, which are 0 to 255 and a little at most.
+ * Added to this number, where neighbours are 1 apart, they are rounded by the processor. */
 static u8 round_to_byte(float value)
 {
-    long rounded = lrintf(value);
-    return (u8)(rounded < 0 ? 0 : rounded > 255 ? 255 : rounded);
+    const float ones = 0x1.8p23f;
+    float sum = value + ones;
+    i32 bits;
+    memcpy(&bits, &sum, sizeof bits);
+    return (u8)bits;
 }
 
 static void shrink_whole(const Shrink *shrink, const u8 *rows, u8 *square)
@@ -82,14 +84,17 @@ static void shrink_whole(const Shrink *shrink, const u8 *rows, u8 *square)
 static void shrink_row(const Shrink *shrink, const u8 *row, float *means)
 {
     const Axis *axis = &shrink->across;
-    float pixels[2 * WIDTH] = {0}; /* weights of 0 may reach beyond the end */
+    float pixels[2 * WIDTH]; /* weights of 0 may reach beyond the end */
     for (int x = 0; x < WIDTH; x++)
         pixels[x] = row[x];
+    memset(pixels + WIDTH, 0, sizeof pixels / 2);
     for (int mean = 0; mean < shrink->size; mean++) {
-        const float *first = pixels + axis->first[mean];
-        float sum = 0;
-        for (int i = 0; i < axis->most; i++)
-            sum += first[i] * axis->weights[i][mean];
+        const float *first = pixels + axis->first[mean], *weights = axis->weights[mean];
+        float sum = first[0] * weights[0];
+        for (int i = 1; i < 4; i++) /* unrolled; most sizes need no more */
+            sum += first[i] * weights[i];
+        for (int i = 4; i < axis->count[mean]; i++)
+            sum += first[i] * weights[i];
         means[mean] = sum;
     }
 }
@@ -103,13 +108,15 @@ void shrink_picture(const Shrink *shrink, const u8 *picture, u8 *square)
         return;
     }
     float means[WIDTH], sums[WIDTH];
-    int shrunk = -1; /* the row in `means` */
+    int shrunk = -1; /* `means` are those of this row */
     for (int y = 0; y < shrink->size; y++) {
         for (int i = 0; i < shrink->down.count[y]; i++) {
             int row = shrink->down.first[y] + i;
-            float weight = shrink->down.weights[i][y];
-            if (row != shrunk)
-                shrink_row(shrink, rows + row * WIDTH, means);
+            float weight = shrink->down.weights[y][i];
+            const u8 *pixels = rows + row * WIDTH;
+            /* Many rows are those above again: sky, and all that is made of stripes. */
+            if (shrunk < 0 || (row != shrunk && memcmp(pixels, rows + shrunk * WIDTH, WIDTH) != 0))
+                shrink_row(shrink, pixels, means);
             shrunk = row;
             for (int x = 0; x < shrink->size; x++)
                 sums[x] = i ? sums[x] + weight * means[x] : weight * means[x];

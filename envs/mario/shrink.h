@@ -8,8 +8,7 @@
 typedef struct {
     int first[WIDTH];           /* first pixel of each mean */
     int count[WIDTH];           /* pixels in it */
-    int most;                   /* the largest count */
-    float weights[WIDTH][WIDTH]; /* [pixel of the mean][mean], 0 beyond its count */
+    float weights[WIDTH][WIDTH]; /* [mean][pixel of it], 0 beyond its count */
 } Axis;
 
 typedef struct {
