@@ -1,5 +1,7 @@
 """Environments: names, preprocessing, vector environments and players. Never imports torch."""
 
+from rlagents.envs.maps import Map, MapEnd, MapPart, Walk
+from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player, PlayerStep
 from rlagents.envs.preprocessing import Preprocessing
 from rlagents.envs.registry import (
@@ -19,11 +21,16 @@ from rlagents.envs.vector import VectorEnv, VectorStep
 __all__ = [
     "EnvConfig",
     "EnvSpec",
+    "Map",
+    "MapEnd",
+    "MapPart",
+    "OutcomeReader",
     "Player",
     "PlayerStep",
     "Preprocessing",
     "VectorEnv",
     "VectorStep",
+    "Walk",
     "find_difference",
     "find_env",
     "list_envs",

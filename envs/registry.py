@@ -20,6 +20,7 @@ import gymnasium as gym
 from pydantic import BeforeValidator, Field
 
 from rlagents.envs.actions import DEFAULT, SelectActions, choose_action_set
+from rlagents.envs.maps import Map, Walk
 from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player, RenderPlayer
 from rlagents.envs.preprocessing import (
@@ -115,6 +116,8 @@ class EnvSpec:
         success: the entry, true or false, that says whether the episode was completed; if None,
             `is_success` where that is there. A vector environment or a player of one's own fills
             in outcomes itself.
+        draw_map: returns the places in which episodes ended, as pictures; for `rlagents evaluate
+            --map`. Gets a resolved config and the episodes.
         description: one line for `rlagents list envs`.
     """
 
@@ -137,6 +140,7 @@ class EnvSpec:
     reward_threshold: float | None = None
     outcome: Sequence[str] = ()
     success: str | None = None
+    draw_map: Callable[[EnvConfig, Sequence[Walk]], Map] | None = None
     description: str = ""
 
     @property

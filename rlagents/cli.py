@@ -19,7 +19,6 @@ from rlagents.signals import StopSignal
 if TYPE_CHECKING:
     from rlagents.api import Pretrained, Run
     from rlagents.config import Option
-    from rlagents.evaluate import Evaluation
 
 _RUNS_DIR = Path("runs")
 _LISTS = ("envs", "agents", "configs", "pretrained")
@@ -142,6 +141,14 @@ def _make_parser() -> _Parser:
     _add_seed(evaluate)
     _add_env(evaluate)
     _add_allow_import(evaluate)
+    evaluate.add_argument(
+        "--map",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE.png",
+        help="draw where the episodes ended over the level, in an environment that has a map "
+        "(Super Mario Bros.); .svg and .pdf can be written as well",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     record = verb("record", "write gameplay videos")
@@ -636,7 +643,11 @@ def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from rlagents.evaluate import describe_success
+
     agent = _open(options)
+    if hasattr(options, "map"):
+        agent.check_map(options.map)
     with StopSignal() as stop, _busy("playing"):
         evaluation = agent.evaluate(
             getattr(options, "episodes", None),
@@ -644,6 +655,9 @@ def _evaluate(options: argparse.Namespace) -> int:
             should_stop=stop,
             **_checkpoint(options),
         )
+    if hasattr(options, "map"):
+        with StopSignal() as stop, stop.at_once("Stopped; no map was drawn."), _busy("drawing"):
+            agent.draw_map(evaluation, options.map)
     result = evaluation.as_dict()
     if options.json:
         print(json.dumps(result))
@@ -654,23 +668,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
     if evaluation.success_rate is not None:
-        print(f"  completed    {_completed(evaluation)}")
+        print(f"  completed    {describe_success(evaluation)}")
     print(f"  mean return  {result['mean_return']:.2f} ± {result['std_return']:.2f}")
     print(f"  IQM          {result['iqm_return']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
     print(f"  range        {result['min_return']:g} to {result['max_return']:g}")
     print(f"  mean length  {result['mean_length']:.1f} agent steps")
+    if hasattr(options, "map"):
+        print(options.map)
     return 0
-
-
-def _completed(evaluation: Evaluation) -> str:
-    """Return how many episodes were completed, and between what their share may lie, in words."""
-    from rlagents.statistics import wilson_interval
-    from rlagents.wording import percent
-
-    count, successes = len(evaluation.played), evaluation.successes
-    low, high = wilson_interval(successes, count)
-    interval = f"95 % interval {100 * low:.3g} to {100 * high:.3g}"
-    return f"{successes} of {count} ({percent(successes / count)}, {interval})"
 
 
 def _record(options: argparse.Namespace) -> int:

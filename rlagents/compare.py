@@ -13,12 +13,11 @@ import numpy as np
 
 from rlagents.curves import SHORTER, GroupCurve, Statistic, band, group_curve, group_runs
 from rlagents.history import Axis, History, What, read_history
-from rlagents.output import check_name, check_writable, write_whole
+from rlagents.output import PICTURES, check_name, check_writable, write_whole
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
 from rlagents.wording import duration, percent, printable
 
-PICTURES = (".png", ".svg", ".pdf")
 STATISTIC_NAMES: dict[Statistic, str] = {"mean": "mean", "iqm": "interquartile mean"}
 
 _NONE = "-"

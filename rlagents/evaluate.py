@@ -17,8 +17,14 @@ from rlagents import seeding
 from rlagents.agents.base import Policy
 from rlagents.envs import VectorEnv
 from rlagents.errors import StoppedError
-from rlagents.statistics import bootstrap_interval, interquartile_mean, success_rate
+from rlagents.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    success_rate,
+    wilson_interval,
+)
 from rlagents.types import Array, FloatArray, IntArray, Outcome
+from rlagents.wording import percent
 
 _MAX_ENVS = 20  # environments that an evaluation plays at once, where training has no more
 _CHOICE = 3  # the purpose of an episode's own generator
@@ -126,6 +132,14 @@ class Evaluation:
 def success_rate_of(episodes: Sequence[PlayedEpisode]) -> float | None:
     """Return the share of episodes that were completed, None if none of them tells."""
     return success_rate(episode.success for episode in episodes)
+
+
+def describe_success(evaluation: Evaluation) -> str:
+    """Return how many episodes were completed, and between what their share may lie, in words."""
+    count, successes = len(evaluation.played), evaluation.successes
+    low, high = wilson_interval(successes, count)
+    interval = f"95 % interval {100 * low:.3g} to {100 * high:.3g}"
+    return f"{successes} of {count} ({percent(successes / count)}, {interval})"
 
 
 class Chooser:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rlagents.errors import RLAgentsError, UsageError
 
+PICTURES = (".png", ".svg", ".pdf")
 _LONGEST_NAME = 200  # bytes; what lies beside it, or is being written, has a longer one, up to 255
 
 
-def check_name(path: Path, endings: Sequence[str]) -> None:
+def check_name(path: Path, endings: Sequence[str], *, option: str = "--output") -> None:
     """Refuse a name that a file of this kind cannot have; nothing is touched.
 
     Raises:
@@ -21,23 +22,24 @@ def check_name(path: Path, endings: Sequence[str]) -> None:
     if path.suffix not in endings:
         *others, last = endings
         choice = f"{', '.join(others)} or {last}" if others else last
-        raise UsageError(f"--output: expected a file that ends in {choice}, got {str(path)!r}.")
+        raise UsageError(f"{option}: expected a file that ends in {choice}, got {str(path)!r}.")
     length = len(os.fsencode(path.name))
     if length > _LONGEST_NAME:
         raise UsageError(
-            f"--output: expected a name of at most {_LONGEST_NAME} bytes, got {length}: "
+            f"{option}: expected a name of at most {_LONGEST_NAME} bytes, got {length}: "
             f"{path.name[:20]}…"
         )
     if os.path.isdir(path):
-        raise UsageError(f"--output: {path} is a folder; name a file.")
+        raise UsageError(f"{option}: {path} is a folder; name a file.")
 
 
-def check_writable(folder: Path, path: Path | None = None) -> None:
+def check_writable(folder: Path, path: Path | None = None, *, option: str = "--output") -> None:
     """Make a folder, and see that it can be written to.
 
     Args:
         folder: where a file is to go.
         path: of the file, if the user has named it.
+        option: by which.
 
     Raises:
         UsageError: it cannot.
@@ -48,11 +50,11 @@ def check_writable(folder: Path, path: Path | None = None) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"--output: {path or folder} cannot be written ({error.strerror}); name another file."
+            f"{option}: {path or folder} cannot be written ({error.strerror}); name another file."
         ) from None
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, option: str = "--output") -> None:
     """Write a file under a temporary name and rename it; an older one is replaced.
 
     Raises:
@@ -63,6 +65,6 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise RLAgentsError(f"--output: {path} was not written ({error.strerror}).") from None
+        raise RLAgentsError(f"{option}: {path} was not written ({error.strerror}).") from None
     finally:
         temporary.unlink(missing_ok=True)  # it is there if something went wrong, Ctrl-C included

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -19,11 +19,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, FuncFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from rlagents.curves import GroupCurve, resample
 from rlagents.history import Axis, History, What
 from rlagents.statistics import RECENT_EPISODES, Float64Array
+
+if TYPE_CHECKING:  # no environment is loaded to draw a curve
+    from rlagents.envs.maps import EndKind, Map, MapEnd, MapPart
 
 # Okabe and Ito (2008), without the yellow: colour-blind eyes tell them apart, too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -34,6 +37,15 @@ _LEGEND_LINE = 0.22  # inches
 _LEGEND_CHARACTERS = 108  # that stand beside each other at that width
 _MOST_MARKED_POINTS = 60
 _MOST_POINTS = 1000
+# Of maps: inches beside, above and below; and pixels of the level that a bar is wide.
+_MAP_LEFT, _MAP_RIGHT, _MAP_TOP, _MAP_BELOW = 0.75, 0.25, 0.6, 0.55
+_BARS, _BARS_ABOVE = 2.2, 0.25
+_BAR = 16
+_END_COLOURS: dict[EndKind, str] = {
+    "completed": _COLOURS[2],
+    "failed": _COLOURS[1],
+    "cut off": _COLOURS[6],
+}
 _STYLE: Any = {  # Any: matplotlib's own type of it names every setting there is
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -160,6 +172,101 @@ def draw_run(
             )
         _finish(figure, axes, title, handles)
     return figure
+
+
+def draw_map(drawn: Map, title: str) -> Figure:
+    """Draw where episodes ended: for each part a histogram over its picture, aligned in x.
+
+    The picture's pixels are those of the file, if that is one of pixels, so that a level of 3,376
+    columns is as sharp as in the game.
+
+    Args:
+        drawn: the parts.
+        title: of the picture.
+    """
+    widest = max((part.picture.shape[1] for part in drawn.parts), default=1)
+    scale = _DOTS_PER_INCH if widest > _WIDTH / 2 * _DOTS_PER_INCH else _DOTS_PER_INCH / 2
+    width = max(widest / scale + _MAP_LEFT + _MAP_RIGHT, _WIDTH)
+    heights = [_BARS + part.picture.shape[0] / scale + _MAP_BELOW for part in drawn.parts]
+    height = _MAP_TOP + sum(heights)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), facecolor=Palette.paper)
+        ink = Palette.ink
+        figure.text(
+            _MAP_LEFT / width, 1 - 0.3 / height, title,
+            fontweight="bold", color=ink, parse_math=False,
+        )  # fmt: skip
+        top = height - _MAP_TOP
+        for part, needed in zip(drawn.parts, heights, strict=True):
+            _draw_part(figure, part, (width, height), top, scale)
+            top -= needed
+        kinds = [kind for kind in _END_COLOURS if any(_ends(part, kind) for part in drawn.parts)]
+        handles = [
+            Patch(
+                color=_END_COLOURS[kind],
+                label=f"{drawn.words[kind]}: {sum(len(_ends(part, kind)) for part in drawn.parts)}",
+            )
+            for kind in kinds
+        ]
+        figure.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(_MAP_LEFT / width, 1 - 0.34 / height),
+            borderaxespad=0.0,
+            ncols=len(handles) or 1,
+            labelcolor=ink,
+        )
+        if drawn.note:
+            figure.text(
+                1 - _MAP_RIGHT / width, 1 - 0.3 / height, drawn.note, color=ink, ha="right",
+                fontsize=9.0, parse_math=False,
+            )  # fmt: skip
+    return figure
+
+
+def _draw_part(
+    figure: Figure, part: MapPart, size: tuple[float, float], top: float, scale: float
+) -> None:
+    """Draw a part of a map.
+
+    Args:
+        figure: to draw on.
+        part: the part.
+        size: of the figure, in inches.
+        top: where the part begins, in inches from below.
+        scale: pixels of the picture in an inch.
+    """
+    rows, columns = part.picture.shape[:2]
+    left, width = _MAP_LEFT / size[0], columns / scale / size[0]
+    middle = top - _BARS
+    place = (left, (middle - rows / scale) / size[1], width, rows / scale / size[1])
+    picture = figure.add_axes(place)
+    picture.imshow(part.picture, extent=(0, columns, 0, rows), aspect="auto", interpolation="none")
+    picture.set_yticks([])
+    picture.grid(visible=False)
+    picture.set_xlabel("x, pixels", color=Palette.ink)
+    bars = figure.add_axes(
+        (left, middle / size[1], width, (_BARS - _BARS_ABOVE) / size[1]), sharex=picture
+    )
+    bars.grid(color=Palette.grid)
+    edges = np.arange(0, columns + _BAR, _BAR)
+    below = np.zeros(len(edges) - 1)
+    for kind, colour in _END_COLOURS.items():
+        # An end may lie outside of what was seen, and is still counted.
+        x = np.clip([end.x for end in _ends(part, kind)], 0, columns - 1)
+        counts, _ = np.histogram(x, edges)
+        bars.bar(edges[:-1], counts, _BAR, below, align="edge", color=colour, linewidth=0)
+        below += counts
+    bars.set_ylim(0, max(1.0, float(below.max()) * 1.05))
+    bars.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    bars.tick_params(axis="x", labelbottom=False, length=0)
+    bars.set_ylabel("episodes", color=Palette.ink)
+    bars.set_title(part.title, loc="left", color=Palette.ink, fontsize=9.0, parse_math=False)
+    picture.set_xlim(0, columns)
+
+
+def _ends(part: MapPart, kind: EndKind) -> list[MapEnd]:
+    return [end for end in part.ends if end.kind == kind]
 
 
 def render(figure: Figure, ending: str, *, salt: str = "") -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 
-from rlagents import machine, seeding
+from rlagents import machine, maps, seeding
 from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
@@ -180,6 +180,27 @@ class TrainedAgent:
             played,
             self._changes,
         )
+
+    def check_map(self, output: str | Path) -> None:
+        """Raise if `draw_map` cannot draw a map there; nothing is played for that.
+
+        Raises:
+            UsageError: its environment has no map, or the file cannot be written.
+        """
+        maps.check_map(self._find_env(), Path(output))
+
+    def draw_map(self, evaluation: Evaluation, output: str | Path) -> None:
+        """Draw where the episodes of an evaluation ended over the level.
+
+        Args:
+            evaluation: what `evaluate` has returned.
+            output: the picture, .png, .svg or .pdf; an older one is replaced.
+
+        Raises:
+            UsageError: as for `check_map`.
+            RLAgentsError: the environment failed while it was played again, or the disk is full.
+        """
+        maps.draw_map(self._find_env(), self.config.env, evaluation, Path(output))
 
     def _view(self, episodes: int, tiled: bool, options: ViewOptions) -> View:
         """Return how so many episodes are shown: as `[recording]` says, with options on top."""

@@ -16,6 +16,7 @@ from rlagents.envs.mario import MarioEnv, Played
 from rlagents.envs.mario.backends import make_console
 from rlagents.envs.mario.buttons import encode
 from rlagents.envs.mario.game import Game
+from rlagents.envs.mario.memory import Memory
 from rlagents.envs.mario.tiles import TILE_SIZE
 from rlagents.errors import UsageError
 
@@ -115,7 +116,8 @@ def test_frames_without_a_button_are_drawn_from_the_seed() -> None:
             game.frame(0)
         observation, info = env.reset(seed=seed)
         assert np.array_equal(observation, game.console.screen())
-        assert info == game.info() | {"life_lost": False}
+        area = Memory(game.console.ram).area_number
+        assert info == game.info() | {"life_lost": False, "area": area}
         seen.add(game.console.ram.tobytes())
     assert len(seen) == len(drawn) > 1
     env.close()

@@ -165,8 +165,9 @@ def test_games_do_not_depend_on_their_neighbours() -> None:
         together.send(row)
         alone.send(row[2:])
         step, own = together.recv(), alone.recv()
-        for one, two in zip(step, own, strict=True):
+        for one, two in zip(step[:5], own[:5], strict=True):
             np.testing.assert_array_equal(one[2], two[0])
+        assert step.outcomes.get(2) == own.outcomes.get(0)
         if own.terminated[0]:
             break
 

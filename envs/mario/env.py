@@ -221,6 +221,22 @@ class MarioEnv(gym.Env[Array, int]):
             raise gym.error.ResetNeeded("No episode has begun: call reset().")
         return self._game.console.ram.copy()
 
+    def linger(self, frames: int) -> None:
+        """Play frames without a button behind an episode's end, for who watches; no step follows.
+
+        Behind the flag they show the way to the castle.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        if self._game is None:
+            raise gym.error.ResetNeeded("No episode has begun: call reset().")
+        self._over = True
+        for _ in range(frames):
+            self._game.console.frame(0)
+            if self._watch is not None:
+                self._show()
+
     def render(self) -> Array | None:
         """Return the picture: [240, 256, 3] uint8 RGB; None without a render mode."""
         if self.render_mode is None or self._game is None:

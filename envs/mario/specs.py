@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from rlagents.envs.maps import Map, Walk
 from rlagents.envs.mario.backends import resolve_backend
 from rlagents.envs.mario.buttons import ACTION_SETS, BUTTONS, DEFAULT_ACTION_SET, encode
 from rlagents.envs.mario.env import FRAME_SKIP, NOOP_MAX, MarioEnv, check_observation
 from rlagents.envs.mario.game import ALL_STAGES, parse_stages
+from rlagents.envs.mario.level_map import draw_map
 from rlagents.envs.mario.player import MarioPlayer
 from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
 from rlagents.envs.mario.rom import find_rom
@@ -74,6 +76,7 @@ def mario_spec(name: str) -> EnvSpec:
         max_episode_frames=MAX_EPISODE_FRAMES,
         outcome=OUTCOME,
         success=_success(name),
+        draw_map=functools.partial(_draw_map, name),
     )
 
 
@@ -170,6 +173,11 @@ def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     if config.kwargs["backend"] == "core" and fits(config):
         return MarioVectorEnv(name, config, num_envs, outcome=outcome_reader(name))
     return SyncVectorEnv([lambda: make_env(name, config)] * num_envs, outcome_reader(name))
+
+
+def _draw_map(name: str, config: EnvConfig, walks: Sequence[Walk]) -> Map:
+    """Return the parts of stages in which episodes of a resolved config ended."""
+    return draw_map(lambda watch: make_env(name, config, watch), walks)
 
 
 def _make_player(name: str, config: EnvConfig) -> Player:
