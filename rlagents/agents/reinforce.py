@@ -49,6 +49,7 @@ from rlagents.agents.base import (
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
+from rlagents.agents.optimizers import Adam
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -144,9 +145,7 @@ class Reinforce(Agent):
     ) -> None:
         self._config = config
         self._network = network.to(device)
-        self._optimizer = torch.optim.Adam(
-            self._network.parameters(), lr=config.learning_rate, fused=True
-        )
+        self._optimizer = Adam(self._network.parameters(), lr=config.learning_rate, fused=True)
         self._observation_space = observation_space
         self._num_envs = num_envs
         self._quota = config.episodes_per_update // num_envs
