@@ -263,14 +263,15 @@ class Reinforce(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Add a step to the episode of every environment that is not waiting."""
-        active = np.flatnonzero(~self.waiting())
+        active = np.flatnonzero(~self.waiting()).tolist()
         self._steps += len(active)
+        actions, rewards = transition.action.tolist(), transition.reward.tolist()
+        complete = transition.episode_over
+        if self._config.points_per_update is not None:
+            complete = complete | (transition.reward != 0)
         for i in active:
-            self._running[i].append(
-                transition.observation[i], int(transition.action[i]), float(transition.reward[i])
-            )
-            scored = self._config.points_per_update is not None and transition.reward[i] != 0
-            if transition.episode_over[i] or scored:
+            self._running[i].append(transition.observation[i], actions[i], rewards[i])
+            if complete[i]:
                 self._finished[i].append(self._running[i])
                 self._running[i] = Trajectory(self._observation_space)
 
