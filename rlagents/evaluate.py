@@ -191,41 +191,44 @@ def play_episodes(
     number = env.num_envs
     current = np.arange(number)  # the episode that each environment plays
     mask = current < len(seeds)
-    choosers: list[Chooser | None] = [None] * number
-    actions: list[list[int]] = [[] for _ in range(number)]
-    values: list[list[FloatArray]] = [[] for _ in range(number)]
+    playing = np.zeros(number, dtype=np.bool_)
+    draws = epsilon > 0 or (sample and policy.kind == "probabilities")
+    choosers: list[Chooser | None] = [None] * number  # of what is drawn, where anything is
+    actions: list[IntArray] = []  # of each step: [N]
+    values: list[FloatArray] = []  # of each step: [N, A]
+    begun = np.zeros(number, dtype=np.int64)  # the step that each episode began with
     returns = np.zeros(number)
     observation: Array = np.zeros(0)
     while len(played) < len(seeds):
         if mask.any():
             observation = env.reset(mask, [seeds[current[i]] for i in np.flatnonzero(mask)])
-            for i in np.flatnonzero(mask).tolist():
+            for i in np.flatnonzero(mask).tolist() if draws else ():
                 choosers[i] = Chooser(policy, seeds[current[i]], epsilon, sample)
-                actions[i], values[i], returns[i] = [], [], 0.0
+            begun[mask], returns[mask] = len(actions), 0.0
+            playing |= mask
         if should_stop():
             raise StoppedError("stopped during an evaluation")
-        choice = np.zeros(number, dtype=np.int64)
-        all_values = policy.values(observation)
-        for i, chooser in enumerate(choosers):
-            if chooser is not None:
-                choice[i] = chooser.choose(all_values[i])
-                actions[i].append(int(choice[i]))
-                values[i].append(all_values[i])
-        env.send(choice)
+        values.append(policy.values(observation))
+        if draws:
+            actions.append(_choose(values[-1], choosers))
+        else:
+            actions.append(np.where(playing, values[-1].argmax(axis=1), 0))
+        env.send(actions[-1])
         step = env.recv()
         observation = step.observation
+        returns[playing] += step.reward[playing]
+        over = playing & (step.terminated | step.truncated)
         mask = np.zeros(number, dtype=np.bool_)
-        for i, chooser in enumerate(choosers):
-            if chooser is None:
-                continue
-            returns[i] += float(step.reward[i])
-            if step.terminated[i] or step.truncated[i]:
+        for first in np.unique(begun[over]).tolist() if over.any() else ():
+            # [T, N] and [T, N, A], once for the episodes that began and ended together
+            all_actions, all_values = np.stack(actions[first:]), np.stack(values[first:])
+            for i in np.flatnonzero(over & (begun == first)).tolist():
                 end = "terminated" if step.terminated[i] else "truncated"
                 episode = int(current[i])
                 played[episode] = PlayedEpisode(
                     seeds[episode],
-                    np.array(actions[i], dtype=np.int64),
-                    np.stack(values[i]),
+                    all_actions[:, i].copy(),
+                    all_values[:, i].copy(),
                     float(returns[i]),
                     end,
                     step.outcomes.get(i),
@@ -233,4 +236,12 @@ def play_episodes(
                 current[i] += number
                 choosers[i] = None
                 mask[i] = current[i] < len(seeds)
+        playing &= ~over
     return tuple(played[episode] for episode in range(len(seeds)))
+
+
+def _choose(values: FloatArray, choosers: Sequence[Chooser | None]) -> IntArray:
+    """Return the actions for [N, A] values; 0 where nothing is played."""
+    pairs = zip(choosers, values, strict=True)
+    chosen = [0 if chooser is None else chooser.choose(row) for chooser, row in pairs]
+    return np.array(chosen, dtype=np.int64)

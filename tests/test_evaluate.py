@@ -171,6 +171,12 @@ def test_what_is_kept_of_an_episode(make: Make) -> None:
     assert episode.values.shape == (episode.length, 2)
 
 
+def test_an_episode_keeps_nothing_of_the_others(make: Make) -> None:
+    for episode in play(make(3), [1, 2, 3, 4, 5]):
+        assert episode.values.base is episode.actions.base is None
+        assert episode.actions.dtype == np.int64
+
+
 def test_how_an_episode_ended(make: Make) -> None:
     ends = {(episode.end, episode.length < 12) for episode in play(make(3, max_episode_frames=12))}
     assert ends == {("truncated", False)}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlagents.agents.dqn import DQNConfig
-from rlagents.agents.optimizers import CenteredRMSprop
+from rlagents.agents.optimizers import Adam, CenteredRMSprop
 
 
 def rmsprop(gradients: list[float], *, lr: float, decay: float, epsilon: float) -> list[float]:
@@ -81,3 +86,81 @@ def test_what_has_no_gradient_stays() -> None:
     assert not torch.equal(moved, torch.ones(2))
     assert torch.equal(still, torch.ones(2))
     assert still not in optimizer.state
+
+
+def stepped(kind: type[torch.optim.Adam], steps: int, state: dict[str, Any] | None = None) -> Any:
+    """Return the weights of a network after so many steps, the optimizer and its network."""
+    network = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    optimizer = kind(network.parameters(), lr=0.03, eps=1e-4, fused=True)
+    if state is not None:
+        optimizer.load_state_dict(copy.deepcopy(state))  # or its tensors would be shared
+    x = torch.arange(12.0).view(4, 3).sin()
+    for step in range(steps):
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in network.parameters())
+        (network(x).square().sum() * (step + 1)).backward()
+        optimizer.step()
+    return torch.cat(
+        [parameter.detach().flatten() for parameter in network.parameters()]
+    ), optimizer
+
+
+def test_adam_is_torchs_to_the_bit() -> None:
+    ours, optimizer = stepped(Adam, 7)
+    theirs, other = stepped(torch.optim.Adam, 7)
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, stepped(Adam, 6)[0])
+    state, same = optimizer.state_dict(), other.state_dict()
+    assert state["param_groups"] == same["param_groups"]
+    for index, values in same["state"].items():
+        assert values.keys() == state["state"][index].keys()
+        assert all(
+            torch.equal(value, state["state"][index][name]) for name, value in values.items()
+        )
+
+
+@pytest.mark.parametrize(("first", "then"), [(Adam, torch.optim.Adam), (torch.optim.Adam, Adam)])
+def test_either_adam_goes_on_from_the_others_state(
+    first: type[torch.optim.Adam], then: type[torch.optim.Adam]
+) -> None:
+    state = stepped(first, 5)[1].state_dict()
+    assert torch.equal(stepped(then, 3, state)[0], stepped(first, 3, state)[0])
+    assert not torch.equal(stepped(then, 3, state)[0], stepped(then, 3)[0])
+
+
+def test_adam_makes_no_step_where_infinity_was_found() -> None:
+    before, optimizer = stepped(Adam, 2)
+    parameter = optimizer.param_groups[0]["params"][0]
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert torch.equal(parameter.detach().flatten(), before[: parameter.numel()])
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert not torch.equal(parameter.detach().flatten(), before[: parameter.numel()])
+
+
+@pytest.mark.parametrize(
+    "make",
+    ["Adam(p, lr=0.1, fused=True)", "CenteredRMSprop(p, lr=0.1, decay=0.9, epsilon=0.1)"],
+)
+def test_no_compiler_is_imported(make: str) -> None:
+    program = f"""
+import sys, torch
+from rlagents.agents.guard import clip_gradients
+from rlagents.agents.optimizers import Adam, CenteredRMSprop
+p = [torch.nn.Parameter(torch.ones(3))]
+optimizer = {make}
+optimizer.zero_grad()
+p[0].square().sum().backward()
+clip_gradients(p, 1.0)
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+assert p[0][0] < 1
+print("torch._dynamo" in sys.modules)
+"""
+    words = [sys.executable, "-c", program]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

@@ -432,8 +432,52 @@ def test_weights_do_not_change_while_episodes_run() -> None:
     assert not equal(parameters(agent), before)
 
 
+def test_the_learning_rate_changes_in_a_straight_line() -> None:
+    agent = make_agent(
+        2,
+        episodes_per_update=2,
+        learning_rate=0.008,
+        learning_rate_end=0.002,
+        learning_rate_decay_steps=12,
+    )
+    # Of six agent steps to an update: the first environment's episodes have two, the other's four.
+    found = []
+    for _ in range(4):
+        for t in range(4):
+            assert agent.learn() == {}
+            agent.observe(step_of(2, [t == 1, t == 3]))
+        assert agent.gauges() == {"charts/learning_rate": agent.learning_rate}
+        assert agent.learn()
+        assert agent._optimizer.param_groups[0]["lr"] == agent.learning_rate
+        found.append(agent.learning_rate)
+    assert found == pytest.approx([0.005, 0.002, 0.002, 0.002])
+    constant = make_agent()
+    until_update(constant, Stream(2))
+    constant.learn()
+    assert constant.learning_rate == constant._optimizer.param_groups[0]["lr"] == 1e-2
+    assert constant.gauges() == {}
+
+
+def test_a_learning_rate_that_ends_at_zero_ends_learning() -> None:
+    agent, stream = make_agent(learning_rate_end=0.0, learning_rate_decay_steps=60), Stream(2)
+    drive(agent, stream, 20)
+    assert 0 < agent.learning_rate < 1e-2
+    drive(agent, stream, 60)
+    before = parameters(agent)
+    assert any(drive(agent, stream, 60)[1])
+    assert equal(parameters(agent), before)
+
+
+@pytest.mark.parametrize("key", ["learning_rate_end", "learning_rate_decay_steps"])
+def test_half_of_a_schedule_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match=f"{key}: needs learning_rate_"):
+        make_agent(**{key: 1 if key.endswith("steps") else 0.0})
+
+
 CHANGES: dict[str, Any] = {
     "learning_rate": 2e-2,
+    "learning_rate_end": 0.0,
+    "learning_rate_decay_steps": 900,
     "gamma": 0.5,
     "episodes_per_update": 6,
     "baseline": "none",
@@ -446,7 +490,9 @@ CHANGES: dict[str, Any] = {
     "hidden_sizes": [9],
 }
 BESIDE: dict[str, dict[str, Any]] = {
-    "points_per_update": {"reset_return_at_score": True, "episodes_per_update": 8}
+    "points_per_update": {"reset_return_at_score": True, "episodes_per_update": 8},
+    "learning_rate_end": {"learning_rate_end": 5e-3, "learning_rate_decay_steps": 100},
+    "learning_rate_decay_steps": {"learning_rate_end": 5e-3, "learning_rate_decay_steps": 100},
 }
 
 

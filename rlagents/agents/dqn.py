@@ -60,7 +60,7 @@ from rlagents.agents.base import (
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
-from rlagents.agents.optimizers import CenteredRMSprop
+from rlagents.agents.optimizers import Adam, CenteredRMSprop
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -802,9 +802,7 @@ def _make_optimizer(config: DQNConfig, network: nn.Module) -> torch.optim.Optimi
             decay=config.rmsprop_decay,
             epsilon=config.rmsprop_epsilon,
         )
-    return torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True
-    )
+    return Adam(network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True)
 
 
 def _refuse_idle_options(table: DQNConfig) -> None:

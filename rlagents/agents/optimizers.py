@@ -1,14 +1,35 @@
-"""Optimizers that PyTorch does not have."""
+"""Optimizers: one that PyTorch does not have, and Adam without PyTorch's compiler."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-class CenteredRMSprop(torch.optim.Optimizer):
+class _Uncompiled(torch.optim.Optimizer):
+    """What PyTorch's optimizers do, without its compiler.
+
+    Some of their methods tell the compiler not to look into them, and import it for that when they
+    are first called: eight hundred modules, a second of processor time at the start of every
+    training, which compiles nothing. Here are the functions that those methods wrap.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class Adam(_Uncompiled, torch.optim.Adam):
+    """`torch.optim.Adam` (Kingma and Ba 2015), to the bit, without importing the compiler."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class CenteredRMSprop(_Uncompiled):
     """RMSProp divided by the standard deviation of the gradient: Graves (2013), Eq. 38-41.
 
     As Mnih et al. (2015) use it (Extended Data Table 1; `NeuralQLearner.lua` of their code):

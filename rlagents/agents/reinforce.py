@@ -49,6 +49,7 @@ from rlagents.agents.base import (
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
+from rlagents.agents.optimizers import Adam
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -59,6 +60,7 @@ from rlagents.networks import (
     resolve_precision,
 )
 from rlagents.replay.trajectory import Trajectory
+from rlagents.schedules import LinearSchedule
 from rlagents.tables import Count, Probability, Table
 from rlagents.types import Array, BoolArray, FloatArray, IntArray, Metrics, Transition
 
@@ -75,6 +77,10 @@ class ReinforceConfig(Table):
     """The learner."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Adam's step size."""
+    learning_rate_end: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Step size in the end, with learning_rate_decay_steps; constant if left out."""
+    learning_rate_decay_steps: Count | None = None
+    """Agent steps over which the step size changes in a straight line."""
     gamma: Probability = 0.99
     """Discount per agent step."""
     episodes_per_update: Count = 8
@@ -144,9 +150,7 @@ class Reinforce(Agent):
     ) -> None:
         self._config = config
         self._network = network.to(device)
-        self._optimizer = torch.optim.Adam(
-            self._network.parameters(), lr=config.learning_rate, fused=True
-        )
+        self._optimizer = Adam(self._network.parameters(), lr=config.learning_rate, fused=True)
         self._observation_space = observation_space
         self._num_envs = num_envs
         self._quota = config.episodes_per_update // num_envs
@@ -156,6 +160,7 @@ class Reinforce(Agent):
         self._guard = Guard(device, read=True)
         self._running = [Trajectory(observation_space) for _ in range(num_envs)]
         self._finished: list[list[Trajectory]] = [[] for _ in range(num_envs)]
+        self._steps = 0  # agent steps observed
 
     @classmethod
     def from_config(
@@ -207,6 +212,11 @@ class Reinforce(Agent):
                 "[network] noisy: reinforce explores by drawing from its policy; leave it out."
             )
         table = _table(config)
+        schedule = ("learning_rate_end", "learning_rate_decay_steps")
+        given = [key for key in schedule if getattr(table, key) is not None]
+        if len(given) == 1:
+            (missing,) = set(schedule) - set(given)
+            raise UsageError(f"[agent] {given[0]}: needs {missing} beside it; set both or neither.")
         if table.points_per_update is not None and not table.reset_return_at_score:
             raise UsageError(
                 "[agent] points_per_update: needs reset_return_at_score = true, which makes each "
@@ -233,6 +243,16 @@ class Reinforce(Agent):
         """Return `[network]` with the precision that is fast here."""
         return {"network": resolve_precision(network_table(config), device)}
 
+    @property
+    def learning_rate(self) -> float:
+        """Adam's step size now."""
+        config = self._config
+        if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
+            return config.learning_rate
+        return LinearSchedule(
+            config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
+        ).at(self._steps)
+
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
         """Return actions drawn from the policy: [N, ...] -> [N] int64."""
@@ -243,12 +263,15 @@ class Reinforce(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Add a step to the episode of every environment that is not waiting."""
-        for i in np.flatnonzero(~self.waiting()):
-            self._running[i].append(
-                transition.observation[i], int(transition.action[i]), float(transition.reward[i])
-            )
-            scored = self._config.points_per_update is not None and transition.reward[i] != 0
-            if transition.episode_over[i] or scored:
+        active = np.flatnonzero(~self.waiting()).tolist()
+        self._steps += len(active)
+        actions, rewards = transition.action.tolist(), transition.reward.tolist()
+        complete = transition.episode_over
+        if self._config.points_per_update is not None:
+            complete = complete | (transition.reward != 0)
+        for i in active:
+            self._running[i].append(transition.observation[i], actions[i], rewards[i])
+            if complete[i]:
                 self._finished[i].append(self._running[i])
                 self._running[i] = Trajectory(self._observation_space)
 
@@ -306,6 +329,8 @@ class Reinforce(Agent):
                 sums += parts.detach() / steps
         norm = clip_gradients(self._network.parameters(), config.max_grad_norm)
         skip = self._guard.look(sums.sum(), norm, lambda: _tensors(episodes, returns))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
         step_unless(skip, self._optimizer)
         metrics = {"losses/policy_loss": sums[0], "losses/entropy": sums[2]}
         if config.baseline == "value":
@@ -337,6 +362,12 @@ class Reinforce(Agent):
         """Drop the episodes that have begun."""
         self._running = [Trajectory(self._observation_space) for _ in range(self._num_envs)]
 
+    def gauges(self) -> dict[str, float]:
+        """Return the learning rate if it changes."""
+        if self._config.learning_rate_end is None:
+            return {}
+        return {"charts/learning_rate": self.learning_rate}
+
     def policy(self) -> Policy:
         """Return a copy."""
         return Policy(copy.deepcopy(self._network), "probabilities", self._device)
@@ -350,6 +381,7 @@ class Reinforce(Agent):
         storage.save_module(self._network, directory / "network.safetensors")
         storage.save_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = {
+            "steps": self._steps,
             "generator": storage.generator_state(self._generator),
             "finished": [len(episodes) for episodes in self._finished] if experience else None,
         }
@@ -367,6 +399,8 @@ class Reinforce(Agent):
         storage.load_module(self._network, directory / "network.safetensors")
         storage.load_optimizer(self._optimizer, directory / "optimizer.safetensors")
         state = storage.load_json(directory / "state.json")
+        state.setdefault("steps", 0)  # older checkpoints have none, and no schedule needs it there
+        self._steps = storage.count_in(state, "steps")
         storage.set_generator_state(self._generator, state["generator"])
         folder = directory / "trajectories"
         if state["finished"] is None or not folder.is_dir():
