@@ -49,6 +49,7 @@ from rlagents.agents.base import (
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
+from rlagents.agents.optimizers import Adam
 from rlagents.agents.rewards import RewardNormalizer
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
@@ -223,7 +224,7 @@ class PPO(Agent):
     ) -> None:
         self._config = config
         self._network = network.to(device)
-        self._optimizer = torch.optim.Adam(
+        self._optimizer = Adam(
             self._network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True
         )
         self._num_envs = num_envs
