@@ -335,6 +335,37 @@ def test_states_that_do_not_fit() -> None:
     other.close()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_damaged_states_are_refused_and_change_nothing(backend: str) -> None:
+    env = MarioEnv(backend=backend, noop_max=9)
+    env.reset(seed=1)
+    early = env.save()
+    play(env, draw(12))
+    state = env.save()
+    damaged = [
+        b"",
+        bytes(len(early)),
+        early[:-1],
+        early[: len(early) // 2],
+        early[1:],
+        early + b"x",
+    ]
+    damaged += [
+        _with_a_bit_turned(early, place) for place in range(0, len(early), len(early) // 20)
+    ]
+    for one in damaged:
+        with pytest.raises(ValueError, match="no state of MarioEnv"):
+            env.restore(one)
+        assert env.save() == state
+    env.restore(early)
+    assert env.save() == early
+    env.close()
+
+
+def _with_a_bit_turned(state: bytes, place: int) -> bytes:
+    return state[:place] + bytes([state[place] ^ 1]) + state[place + 1 :]
+
+
 def test_rendering() -> None:
     env = MarioEnv(render_mode="rgb_array", backend="nes-py")
     observation, _ = env.reset(seed=1)

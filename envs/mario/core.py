@@ -255,6 +255,7 @@ class CoreConsole:
         if len(content) != self._library.nes_state_size() or content == state:
             raise ValueError("the state is none of the fast console, or of another version of it")
         self._library.nes_load(console, content)
+        self._picture &= 63  # the colours there are, whatever the bytes were
 
     def close(self) -> None:
         """Switch the console off; it cannot be used any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +30,8 @@ OBSERVATIONS = ("pixels", "tiles")
 FRAME_SKIP = 4
 NOOP_MAX = 30
 _MOST_RESTARTS = 100  # of episodes that end before they begin
-_LENGTH_BYTES = 8  # of the part of a saved state that comes first
+_LENGTH_BYTES = 8  # of the first part of a saved state
+_HASH_BYTES = hashlib.sha256().digest_size  # before it, of all that follows
 
 Observation = Literal["pixels", "tiles"]
 
@@ -273,7 +275,9 @@ class MarioEnv(gym.Env[Array, int]):
                 "over": self._over,
             }
         ).encode()
-        return len(first).to_bytes(_LENGTH_BYTES, "big") + first + self._game.console.save()
+        length = len(first).to_bytes(_LENGTH_BYTES, "big")
+        content = length + first + self._game.console.save()
+        return hashlib.sha256(content).digest() + content
 
     def restore(self, state: bytes) -> Array:
         """Go back to a state of `save`, of this environment or another like it.
@@ -282,16 +286,21 @@ class MarioEnv(gym.Env[Array, int]):
             the observation.
 
         Raises:
-            ValueError: it is no such state, or one of another backend or stage.
+            ValueError: it is no such state, or one of another backend or stage; the episode is as
+                it was.
         """
-        begin = _LENGTH_BYTES + int.from_bytes(state[:_LENGTH_BYTES], "big")
-        values = json.loads(state[_LENGTH_BYTES:begin])
+        content = state[_HASH_BYTES:]
+        if hashlib.sha256(content).digest() != state[:_HASH_BYTES]:
+            raise ValueError("the bytes are no state of MarioEnv.save(), or damaged")
+        begin = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+        values = json.loads(content[_LENGTH_BYTES:begin])
         target = None if values["target"] is None else tuple(values["target"])
         if target not in self.targets:
             raise ValueError(f"the state is of stage {target}, which is not played here")
-        game = self._game = self._find_game(target)
-        game.console.load(state[begin:])
+        game = self._find_game(target)
+        game.console.load(content[begin:])
         game.restore(values["game"])
+        self._game = game
         self._generator.bit_generator.state = values["generator"]
         self._pressed, self._steps = values["pressed"], values["steps"]
         self._stalled, self._life = values["stalled"], values["life"]
