@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, SupportsInt
+from typing import Any, Literal, SupportsFloat, SupportsInt
 
 import gymnasium as gym
 import numpy as np
@@ -95,9 +95,11 @@ class MarioEnv(gym.Env[Array, int]):
         watch: Callable[[Array], None] | None = None,
     ) -> None:
         _check_counts(frame_skip, noop_max, max_episode_frames, stall_steps)
-        if not 0.0 <= sticky_probability <= 1.0:
+        if not isinstance(sticky_probability, SupportsFloat) or not (
+            0.0 <= float(sticky_probability) <= 1.0
+        ):
             raise UsageError(
-                f"MarioEnv: sticky_probability: expected 0 to 1, got {sticky_probability}."
+                f"MarioEnv: sticky_probability: expected 0 to 1, got {sticky_probability!r}."
             )
         if render_mode not in (None, "rgb_array"):
             raise UsageError(
@@ -182,11 +184,15 @@ class MarioEnv(gym.Env[Array, int]):
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over.
+            ValueError: there is no such action.
         """
         if self._over or self._game is None:
             raise gym.error.ResetNeeded("The episode is over, or none has begun: call reset().")
+        number = int(action)
+        if not 0 <= number < len(self._buttons):
+            raise ValueError(f"expected an action from 0 to {len(self._buttons) - 1}, got {number}")
         game = self._game
-        pressed = int(self._buttons[int(action)])
+        pressed = int(self._buttons[number])
         repeats = [False] * self._frame_skip
         if self._sticky_probability > 0:
             drawn = self._generator.random(self._frame_skip)
