@@ -140,6 +140,15 @@ def test_a_stage_that_ends_before_its_beginning_is_refused(backend: str) -> None
 
 
 @needs_mario
+def test_a_config_that_names_no_backend_is_played() -> None:
+    config = resolved(kwargs={"observation": "tiles"})
+    unnamed = config.model_copy(update={"kwargs": {"observation": "tiles"}})
+    env = make_vector_env(find_env("mario-1-1"), unnamed, 1)
+    assert env.reset(np.ones(1, dtype=np.bool_), [1]).shape == (1, TILE_SIZE)
+    env.close()
+
+
+@needs_mario
 def test_defaults() -> None:
     config = resolved()
     assert config.model_dump(exclude={"id", "num_envs"}) == {

@@ -194,7 +194,8 @@ def make_env(
 
 def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return many games: on the core at once where it is the backend, else one after the other."""
-    if config.kwargs["backend"] == "core" and fits(config):
+    backend = resolve_backend(config.kwargs.get("backend", "auto"))
+    if backend == "core" and fits(config):
         return MarioVectorEnv(name, config, num_envs, outcome=outcome_reader(name))
     return SyncVectorEnv([lambda: make_env(name, config)] * num_envs, outcome_reader(name))
 
