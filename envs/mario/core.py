@@ -64,7 +64,7 @@ class StuckError(RLAgentsError):
 _PROBLEMS = {
     1: (JammedError, "Super Mario Bros. met an instruction that the fast console does not have."),
     2: (StuckError, "Super Mario Bros. showed a cut-scene that did not end."),
-    3: (StuckError, "Super Mario Bros. ended again and again before an episode had begun."),
+    3: (StuckError, "Super Mario Bros. ended before an episode had begun; lower --env.noop-max."),
 }
 
 

@@ -29,7 +29,6 @@ from rlagents.types import Array
 OBSERVATIONS = ("pixels", "tiles")
 FRAME_SKIP = 4
 NOOP_MAX = 30
-_MOST_RESTARTS = 100  # of episodes that end before they begin
 _LENGTH_BYTES = 8  # of the first part of a saved state
 _HASH_BYTES = hashlib.sha256().digest_size  # before it, of all that follows
 
@@ -157,12 +156,12 @@ class MarioEnv(gym.Env[Array, int]):
         game = self._game = self._find_game(self.targets[number])
         game.watch = None  # the frames before the start are no part of what is seen
         game.reset()
-        for _ in range(_MOST_RESTARTS):
-            if not any(game.frame(0).over for _ in range(waits)):
-                break
-            game.reset()
-        else:
-            raise UsageError(f"MarioEnv: noop_max = {self._noop_max} leaves nothing of an episode.")
+        self._over = True  # until it has begun
+        if any(game.frame(0).over for _ in range(waits)):
+            raise UsageError(
+                f"MarioEnv: noop_max: {waits} frames without a button leave nothing of an episode, "
+                f"got {self._noop_max}; lower it."
+            )
         now = Memory(game.console.ram)
         self._pressed = 0  # by the frame before
         self._steps = 0
