@@ -27,6 +27,9 @@ def find_difference(make: Callable[[], VectorEnv], num_actions: int, run_seed: i
     Returns:
         None where all observations, rewards and ends were equal, else a few words on the first
         difference.
+
+    Raises:
+        ValueError: a reward is no finite number, from which nothing could be learned.
     """
     actions = seeding.generator(run_seed, 99).integers(num_actions, size=STEPS)
     seed = seeding.episode_seed(run_seed, "probe", 0)
@@ -55,6 +58,10 @@ def _play(env: VectorEnv, seed: int, actions: Array) -> list[tuple[Array, Array,
     for action in actions:
         env.send(np.array([action], dtype=np.int64))
         step = env.recv()
+        if not np.isfinite(step.reward[0]):
+            raise ValueError(
+                f"step() returned a reward of {step.reward[0]}, expected a finite number"
+            )
         over = step.terminated | step.truncated
         played.append((step.observation.copy(), step.reward, over))
         if over[0]:

@@ -644,6 +644,7 @@ def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from rlagents.evaluate import describe_success
+    from rlagents.wording import finite
 
     agent = _open(options)
     if hasattr(options, "map"):
@@ -660,7 +661,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             agent.draw_map(evaluation, options.map)
     result = evaluation.as_dict()
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(finite(result), allow_nan=False))
         return 0
     low, high = result["iqm_ci95"]
     print(f"{result['env_id']}, {result['checkpoint']} of {result['run']}")

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -42,7 +43,9 @@ def imports_code(env: Mapping[str, Any]) -> bool:
 
 
 def _is_built_in(env_id: str) -> bool:
-    return env_id in ("cartpole", "pong") or env_id.startswith(("atari/", "ALE/"))
+    if env_id in ("cartpole", "pong") or env_id.startswith(("atari/", "ALE/")):
+        return True
+    return re.fullmatch(r"mario(-random|-[1-8]-[1-4])?", env_id, re.ASCII) is not None
 
 
 def sign(env: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def finite(value: Any) -> Any:
+    """Return a value of lists and dicts with None for each number that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list) else value
+
+
 def percent(share: float) -> str:
     """Return a share, 0 to 1, in three digits: `97 %`, `99.6 %`."""
     return f"{100 * share:.3g} %"

@@ -21,6 +21,7 @@ import rlagents
 from rlagents import machine
 from rlagents.checkpoint import CheckpointStore
 from rlagents.config import RunConfig, builtin_configs, options, read_config
+from rlagents.evaluate import Evaluation
 from rlagents.run import ActionLog, RunFolder
 
 Cli = Callable[..., Any]
@@ -760,6 +761,20 @@ def test_the_expected_memory_is_said_before_training(
 
 
 # --- evaluate ----------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_evaluate_as_json_has_null_for_what_is_no_number(
+    cli: Cli, tiny_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Evaluation, "returns", property(lambda self: [1.0, float("inf")]))
+    outcome = cli("evaluate", tiny_run.directory, "--episodes", "2", "--json")
+    assert outcome.code == 0
+    assert "Infinity" not in outcome.out
+    assert "NaN" not in outcome.out
+    result = json.loads(outcome.out)
+    assert result["returns"] == [1.0, None]
+    assert (result["min_return"], result["max_return"]) == (1.0, None)
 
 
 def test_evaluate_as_json(cli: Cli, tiny_run: Any) -> None:

@@ -54,6 +54,9 @@ def test_no_two_buttons_share_a_bit() -> None:
         (["right"], "each combination is a list of buttons, got 'right'; write [\"right\"]"),
         ([["NOOP", "A"]], "NOOP presses nothing, so it stands alone"),
         ([["A", "A"]], "names a button twice"),
+        (None, "a list of button combinations, got None"),
+        ([1], "each combination is a list of buttons, got 1"),
+        ([[["A"]]], "no button ['A']. It must be one of A, B"),
     ],
 )
 def test_refusals(given: object, says: str) -> None:

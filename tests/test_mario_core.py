@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,21 @@ IDLE = bytes([0x4C, 0x00, 0x80])  # JMP to itself
 
 def test_the_library_is_built() -> None:
     assert core.available()
+
+
+@pytest.mark.parametrize("content", [b"", b"none"])
+def test_a_damaged_library_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "_core.so"
+    file.write_bytes(content)
+    monkeypatch.setattr(core, "_library_file", lambda: file)
+    core._library.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"cannot be loaded.*install rlagents again"):
+            core.available()
+    finally:
+        core._library.cache_clear()
 
 
 # Which files are cartridges.
@@ -363,9 +380,9 @@ def test_states_that_were_never_saved_do_no_harm(seed: int) -> None:
     console = CoreConsole(counting_scene())
     state = bytearray(console.save())
     generator = np.random.default_rng(seed)
-    machine = len(state) - core.HEIGHT * core.WIDTH
-    state[16:machine] = generator.bytes(machine - 16)
+    state[16:] = generator.bytes(len(state) - 16)
     console.load(bytes(state))
+    assert console.screen().shape == (240, 256, 3)
     for _ in range(3):
         try:
             console.frame(int(generator.integers(256)))

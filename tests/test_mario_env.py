@@ -335,6 +335,48 @@ def test_states_that_do_not_fit() -> None:
     other.close()
 
 
+def test_actions_that_are_none_are_refused() -> None:
+    env = MarioEnv()
+    env.reset(seed=1)
+    state = env.save()
+    for action in (-1, 7):
+        with pytest.raises(ValueError, match=f"expected an action from 0 to 6, got {action}"):
+            env.step(action)
+    assert env.save() == state
+    env.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_damaged_states_are_refused_and_change_nothing(backend: str) -> None:
+    env = MarioEnv(backend=backend, noop_max=9)
+    env.reset(seed=1)
+    early = env.save()
+    play(env, draw(12))
+    state = env.save()
+    damaged = [
+        b"",
+        bytes(len(early)),
+        early[:-1],
+        early[: len(early) // 2],
+        early[1:],
+        early + b"x",
+    ]
+    damaged += [
+        _with_a_bit_turned(early, place) for place in range(0, len(early), len(early) // 20)
+    ]
+    for one in damaged:
+        with pytest.raises(ValueError, match="no state of MarioEnv"):
+            env.restore(one)
+        assert env.save() == state
+    env.restore(early)
+    assert env.save() == early
+    env.close()
+
+
+def _with_a_bit_turned(state: bytes, place: int) -> bytes:
+    return state[:place] + bytes([state[place] ^ 1]) + state[place + 1 :]
+
+
 def test_rendering() -> None:
     env = MarioEnv(render_mode="rgb_array", backend="nes-py")
     observation, _ = env.reset(seed=1)
@@ -368,6 +410,7 @@ def test_tiles_as_observation() -> None:
         ({"stall_steps": 2.5}, "stall_steps: expected a whole number"),
         ({"max_episode_frames": 0}, "max_episode_frames: expected a whole number, 1 or more"),
         ({"sticky_probability": 1.5}, "sticky_probability: expected 0 to 1"),
+        ({"sticky_probability": None}, "sticky_probability: expected 0 to 1, got None"),
         ({"render_mode": "human"}, "render_mode: expected 'rgb_array' or None"),
         ({"backend": "fast"}, "there is no backend 'fast'"),
         ({"action_set": [["fly"]]}, "no button 'fly'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 import numpy as np
@@ -432,6 +433,21 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match=r"run: pip install 'rlagents\[mario\]'"):
             ask()
     assert "gym-super-mario-bros" in str(rom.why_missing())
+
+
+@pytest.mark.parametrize("name", ["lib_nes_env.so", f"_native{EXTENSION_SUFFIXES[0]}"])
+def test_a_damaged_emulator_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / name).write_bytes(b"none")
+    monkeypatch.setattr(backends, "package_folder", lambda name: tmp_path)
+    load = backends._library if name.startswith("lib") else backends._native_module
+    load.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"nes-py.* cannot be loaded .*; run: pip install"):
+            load()
+    finally:
+        load.cache_clear()
 
 
 def test_another_rom_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

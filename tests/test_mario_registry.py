@@ -124,6 +124,31 @@ def test_the_doctor_plays() -> None:
 
 
 @needs_mario
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stage_that_ends_before_its_beginning_is_refused(backend: str) -> None:
+    kwargs = {"backend": backend}
+    said = refused("mario-1-2", noop_max=400, kwargs=kwargs)
+    lived = int(said.split(" lives for ")[1].split()[0])
+    assert said.startswith("[env] noop_max: in 1-2 Mario lives for 31")
+    assert said.endswith(f"set it to {lived} or less.")
+    assert resolved("mario-1-2", noop_max=lived, kwargs=kwargs).noop_max == lived
+    assert refused("mario-1-2", noop_max=lived + 1, kwargs=kwargs)
+    assert "in 1-2 Mario" in refused(
+        "mario-random", noop_max=400, kwargs=kwargs | {"stages": ["1-1", "1-2"]}
+    )
+    assert resolved("mario-1-1", noop_max=400, kwargs=kwargs).noop_max == 400
+
+
+@needs_mario
+def test_a_config_that_names_no_backend_is_played() -> None:
+    config = resolved(kwargs={"observation": "tiles"})
+    unnamed = config.model_copy(update={"kwargs": {"observation": "tiles"}})
+    env = make_vector_env(find_env("mario-1-1"), unnamed, 1)
+    assert env.reset(np.ones(1, dtype=np.bool_), [1]).shape == (1, TILE_SIZE)
+    env.close()
+
+
+@needs_mario
 def test_defaults() -> None:
     config = resolved()
     assert config.model_dump(exclude={"id", "num_envs"}) == {

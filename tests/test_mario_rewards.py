@@ -110,4 +110,7 @@ def test_finding() -> None:
     assert own(played(1.0)) == 2.0
     with pytest.raises(UsageError, match=r"no reward 'clasic'; did you mean 'classic'\?"):
         find_reward("clasic")
+    for other in (None, ["classic"]):
+        with pytest.raises(UsageError, match="It has: classic, progress, shaped"):
+            find_reward(other)  # type: ignore[arg-type]
     assert set(REWARDS) == {"classic", "progress", "shaped"}

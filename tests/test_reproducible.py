@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -178,6 +179,17 @@ def test_the_actions_are_all_allowed_and_various() -> None:
 
     assert find_difference(vector_of(Watching), 3, 1) is None
     assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_is_refused(reward: float) -> None:
+    class Paying(Walk):
+        def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            observation, _, *rest = super().step(action)
+            return observation, reward if self.time > 3 else 1.0, *rest  # type: ignore[return-value]
+
+    with pytest.raises(ValueError, match=f"reward of {reward}, expected a finite number"):
+        find_difference(vector_of(Paying), 3, 1)
 
 
 @pytest.mark.parametrize("fails", [False, True])

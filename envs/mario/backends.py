@@ -146,7 +146,10 @@ def _library() -> ctypes.CDLL:
     files = sorted(folder.glob("lib_nes_env*")) if folder is not None else []
     if not files:
         raise UsageError(f"nes-py, which emulates the console, is not installed; run: {INSTALL}")
-    library = ctypes.CDLL(str(files[0]))
+    try:
+        library = ctypes.CDLL(str(files[0]))
+    except OSError as error:
+        raise _damaged(error) from error
     pointer = ctypes.c_void_p
     for name, arguments, result in (
         ("Initialize", [ctypes.c_wchar_p], pointer),
@@ -257,9 +260,19 @@ def _native_module() -> Any:
     spec = importlib.util.spec_from_file_location("nes_py._native", file)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        raise _damaged(error) from error
     return module
+
+
+def _damaged(error: Exception) -> UsageError:
+    return UsageError(
+        f"nes-py, which emulates the console, cannot be loaded ({error}); run: pip install "
+        "--force-reinstall --no-deps nes-py"
+    )
 
 
 def core_available() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,11 @@ def combinations(action_set: str | Combinations) -> Combinations:
                 'takes a list of button combinations such as [["right"], ["right", "A"]].'
             )
         return ACTION_SETS[action_set]
+    if not isinstance(action_set, Sized) or not isinstance(action_set, Iterable):
+        raise UsageError(
+            f"[env] action_set: expected a name ({', '.join(ACTION_SETS)}) or a list of button "
+            f"combinations, got {action_set!r:.80}."
+        )
     if not 1 <= len(action_set) <= MAX_ACTIONS:
         raise UsageError(
             f"[env] action_set: expected a list of 1 to {MAX_ACTIONS} button combinations, got "
@@ -76,6 +81,10 @@ def _check(combination: Sequence[str]) -> tuple[str, ...]:
             f"[env] action_set: each combination is a list of buttons, got {combination!r}; write "
             f'["{combination}"].'
         )
+    if not isinstance(combination, Iterable):
+        raise UsageError(
+            f"[env] action_set: each combination is a list of buttons, got {combination!r:.80}."
+        )
     pressed = tuple(combination)
     if pressed == (NO_BUTTON,):
         return ()
@@ -85,7 +94,7 @@ def _check(combination: Sequence[str]) -> tuple[str, ...]:
                 f"[env] action_set: {NO_BUTTON} presses nothing, so it stands alone in its "
                 f"combination, got {list(pressed)}."
             )
-        if button not in BUTTONS:
+        if not isinstance(button, str) or button not in BUTTONS:
             raise UsageError(
                 f"[env] action_set: there is no button {button!r}{_nearest(button)} "
                 f"It must be one of {', '.join(BUTTONS)}, or {NO_BUTTON} for none."

@@ -112,7 +112,7 @@ def _library() -> ctypes.CDLL:
     """Return the library.
 
     Raises:
-        UsageError: it is not built, or not from these sources.
+        UsageError: it is not built, or not from these sources, or damaged.
     """
     file = _library_file()
     if file is None:
@@ -120,7 +120,13 @@ def _library() -> ctypes.CDLL:
             "The fast console for Super Mario Bros. is not built in this installation; install a "
             "C compiler and then rlagents again."
         )
-    library = ctypes.CDLL(str(file))
+    try:
+        library = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise UsageError(
+            f"The fast console for Super Mario Bros. cannot be loaded ({error}); install rlagents "
+            "again."
+        ) from error
     pointer, whole, long = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     for name, arguments, result in (
         ("core_interface", [], whole),
@@ -160,7 +166,7 @@ def available() -> bool:
     """Tell whether the library is built.
 
     Raises:
-        UsageError: it is, but not from these sources.
+        UsageError: it is, but not from these sources, or it is damaged.
     """
     if _library_file() is None:
         return False
@@ -255,6 +261,7 @@ class CoreConsole:
         if len(content) != self._library.nes_state_size() or content == state:
             raise ValueError("the state is none of the fast console, or of another version of it")
         self._library.nes_load(console, content)
+        self._picture &= 63  # the colours there are, whatever the bytes were
 
     def close(self) -> None:
         """Switch the console off; it cannot be used any more."""

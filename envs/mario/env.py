@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, SupportsInt
+from typing import Any, Literal, SupportsFloat, SupportsInt
 
 import gymnasium as gym
 import numpy as np
@@ -29,7 +30,8 @@ OBSERVATIONS = ("pixels", "tiles")
 FRAME_SKIP = 4
 NOOP_MAX = 30
 _MOST_RESTARTS = 100  # of episodes that end before they begin
-_LENGTH_BYTES = 8  # of the part of a saved state that comes first
+_LENGTH_BYTES = 8  # of the first part of a saved state
+_HASH_BYTES = hashlib.sha256().digest_size  # before it, of all that follows
 
 Observation = Literal["pixels", "tiles"]
 
@@ -93,9 +95,11 @@ class MarioEnv(gym.Env[Array, int]):
         watch: Callable[[Array], None] | None = None,
     ) -> None:
         _check_counts(frame_skip, noop_max, max_episode_frames, stall_steps)
-        if not 0.0 <= sticky_probability <= 1.0:
+        if not isinstance(sticky_probability, SupportsFloat) or not (
+            0.0 <= float(sticky_probability) <= 1.0
+        ):
             raise UsageError(
-                f"MarioEnv: sticky_probability: expected 0 to 1, got {sticky_probability}."
+                f"MarioEnv: sticky_probability: expected 0 to 1, got {sticky_probability!r}."
             )
         if render_mode not in (None, "rgb_array"):
             raise UsageError(
@@ -180,11 +184,15 @@ class MarioEnv(gym.Env[Array, int]):
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over.
+            ValueError: there is no such action.
         """
         if self._over or self._game is None:
             raise gym.error.ResetNeeded("The episode is over, or none has begun: call reset().")
+        number = int(action)
+        if not 0 <= number < len(self._buttons):
+            raise ValueError(f"expected an action from 0 to {len(self._buttons) - 1}, got {number}")
         game = self._game
-        pressed = int(self._buttons[int(action)])
+        pressed = int(self._buttons[number])
         repeats = [False] * self._frame_skip
         if self._sticky_probability > 0:
             drawn = self._generator.random(self._frame_skip)
@@ -273,7 +281,9 @@ class MarioEnv(gym.Env[Array, int]):
                 "over": self._over,
             }
         ).encode()
-        return len(first).to_bytes(_LENGTH_BYTES, "big") + first + self._game.console.save()
+        length = len(first).to_bytes(_LENGTH_BYTES, "big")
+        content = length + first + self._game.console.save()
+        return hashlib.sha256(content).digest() + content
 
     def restore(self, state: bytes) -> Array:
         """Go back to a state of `save`, of this environment or another like it.
@@ -282,16 +292,21 @@ class MarioEnv(gym.Env[Array, int]):
             the observation.
 
         Raises:
-            ValueError: it is no such state, or one of another backend or stage.
+            ValueError: it is no such state, or one of another backend or stage; the episode is as
+                it was.
         """
-        begin = _LENGTH_BYTES + int.from_bytes(state[:_LENGTH_BYTES], "big")
-        values = json.loads(state[_LENGTH_BYTES:begin])
+        content = state[_HASH_BYTES:]
+        if hashlib.sha256(content).digest() != state[:_HASH_BYTES]:
+            raise ValueError("the bytes are no state of MarioEnv.save(), or damaged")
+        begin = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+        values = json.loads(content[_LENGTH_BYTES:begin])
         target = None if values["target"] is None else tuple(values["target"])
         if target not in self.targets:
             raise ValueError(f"the state is of stage {target}, which is not played here")
-        game = self._game = self._find_game(target)
-        game.console.load(state[begin:])
+        game = self._find_game(target)
+        game.console.load(content[begin:])
         game.restore(values["game"])
+        self._game = game
         self._generator.bit_generator.state = values["generator"]
         self._pressed, self._steps = values["pressed"], values["steps"]
         self._stalled, self._life = values["stalled"], values["life"]

@@ -125,7 +125,7 @@ def find_reward(reward: str | Reward) -> Reward:
     """
     if callable(reward):
         return reward
-    if reward not in REWARDS:
+    if not isinstance(reward, str) or reward not in REWARDS:
         raise UsageError(
             f"[env] reward: Super Mario Bros. has no reward {reward!r}"
             f"{did_you_mean(str(reward), REWARDS)} It has: {', '.join(REWARDS)}."

@@ -13,10 +13,10 @@ from typing import Any
 import gymnasium as gym
 
 from rlagents.envs.maps import Map, Walk
-from rlagents.envs.mario.backends import resolve_backend
+from rlagents.envs.mario.backends import make_console, resolve_backend
 from rlagents.envs.mario.buttons import ACTION_SETS, BUTTONS, DEFAULT_ACTION_SET, encode
 from rlagents.envs.mario.env import FRAME_SKIP, NOOP_MAX, MarioEnv, check_observation
-from rlagents.envs.mario.game import ALL_STAGES, parse_stages
+from rlagents.envs.mario.game import ALL_STAGES, Game, Target, parse_stages
 from rlagents.envs.mario.level_map import draw_map
 from rlagents.envs.mario.player import MarioPlayer
 from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
@@ -32,6 +32,8 @@ from rlagents.types import Array
 
 WHOLE_GAME, RANDOM_STAGE = "mario", "mario-random"
 MAX_EPISODE_FRAMES = 108_000  # half an hour, as for Atari games
+# No stage ends in so many frames without a button; the first does after 316.
+_SAFE_NOOPS = 300
 # What is told of an episode's end.
 OUTCOME = ("flag_get", "world", "stage", "area", "x_pos", "score", "time")
 # What [env] has no key for.
@@ -135,7 +137,29 @@ def _resolve(name: str, config: EnvConfig) -> EnvConfig:
         )
     find_rom()
     kwargs["backend"] = resolve_backend(kwargs.get("backend", "auto"))
+    if config.noop_max is not None and config.noop_max > _SAFE_NOOPS:
+        targets = MarioEnv(**(_place(name) | kwargs)).targets
+        _check_noops(config.noop_max, targets, kwargs["backend"])
     return config.model_copy(update={"kwargs": kwargs})
+
+
+def _check_noops(noop_max: int, targets: Sequence[Target], backend: str) -> None:
+    """Raise if an episode could be over before the agent has done anything.
+
+    Raises:
+        UsageError: Mario does not live for so many frames without a button.
+    """
+    for target in targets:
+        console = make_console(backend)
+        game = Game(console, target)
+        lived = next((frame for frame in range(noop_max) if game.frame(0).over), noop_max)
+        console.close()
+        if lived < noop_max:
+            assert target is not None  # nobody loses three lives in so few frames
+            raise UsageError(
+                f"[env] noop_max: in {target[0]}-{target[1]} Mario lives for {lived} frames "
+                f"without a button, got {noop_max}; set it to {lived} or less."
+            )
 
 
 def make_env(
@@ -170,7 +194,8 @@ def make_env(
 
 def _make_vector(name: str, config: EnvConfig, num_envs: int) -> VectorEnv:
     """Return many games: on the core at once where it is the backend, else one after the other."""
-    if config.kwargs["backend"] == "core" and fits(config):
+    backend = resolve_backend(config.kwargs.get("backend", "auto"))
+    if backend == "core" and fits(config):
         return MarioVectorEnv(name, config, num_envs, outcome=outcome_reader(name))
     return SyncVectorEnv([lambda: make_env(name, config)] * num_envs, outcome_reader(name))
 

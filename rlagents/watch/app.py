@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import json
-import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from rlagents.watch.videos import (
     read_header,
     read_sidecar,
 )
+from rlagents.wording import finite
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -280,16 +280,8 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
     return Response(text, status, headers, media_type="application/json")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list) else value
 
 
 def _tagged(response: Response, tag: str) -> Response:
