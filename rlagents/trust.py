@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -42,7 +43,11 @@ def imports_code(env: Mapping[str, Any]) -> bool:
 
 
 def _is_built_in(env_id: str) -> bool:
-    return env_id in ("cartpole", "pong") or env_id.startswith(("atari/", "ALE/"))
+    return (
+        env_id in ("cartpole", "pong")
+        or env_id.startswith(("atari/", "ALE/"))
+        or re.fullmatch(r"mario(-random|-[1-8]-[1-4])?", env_id) is not None
+    )
 
 
 def sign(env: Mapping[str, Any]) -> str | None:

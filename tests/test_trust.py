@@ -259,6 +259,9 @@ def test_without_a_state_folder_of_its_own_it_is_the_homes(
         ("pong", {"a": 1}, False),
         ("atari/breakout", {"a": 1}, False),
         ("ALE/Pong-v5", {"a": 1}, False),
+        ("mario-1-1", {"observation": "tiles"}, False),
+        ("mario-random", {"stages": ["1-1"]}, False),
+        ("mario", {"stall_steps": 9}, False),
         ("LunarLander-v3", {}, False),
         ("LunarLander-v3", {"wind_power": 3}, True),
         ("GymV26Environment-v0", {"env_id": "evil:Id-v0"}, True),
@@ -279,7 +282,7 @@ def test_what_counts_as_code(env_id: str, kwargs: dict[str, Any], is_code: bool)
 
 def test_all_that_comes_with_rlagents_is_built_in() -> None:
     assert all(map(trust._is_built_in, registry._builtin()))
-    for name in ("LunarLander-v3", "my-env", "cartpole2"):
+    for name in ("LunarLander-v3", "my-env", "cartpole2", "mario-9-1", "mario-1-1-mine", "marios"):
         assert not trust._is_built_in(name)
 
 
