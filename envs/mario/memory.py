@@ -74,7 +74,7 @@ class Memory:
 
     @property
     def time(self) -> int:
-        """Return what the game's clock shows; it ticks every 24 frames."""
+        """Return what the game's clock shows; it ticks every 20 frames."""
         return self._number(0x7F8, 3)
 
     @property
