@@ -238,8 +238,16 @@ def test_ppo_begins_where_reinforce_has_come_to_and_not_the_other_way_round(
     np.testing.assert_array_equal(values, donors["reinforce"].policy("last").values(OBSERVATIONS))
     with pytest.raises(UsageError, match=r"trained by 'ppo' and this config is for 'reinforce'"):
         begin("cartpole-reinforce", REINFORCE_SMALL, "ppo")
-    with pytest.raises(UsageError, match=r"trained by 'dqn' and this config is for 'ppo'"):
+    with pytest.raises(UsageError, match=r"by 'dqn' .* for 'ppo'; .* of ppo or reinforce\."):
         begin("cartpole-ppo", PPO_SMALL, "dqn")
+
+
+def test_ppo_needs_the_values_of_reinforce(tmp_path: Path) -> None:
+    without = REINFORCE_SMALL | {"agent.baseline": "none"}
+    options: dict[str, Any] = {"total_steps": 4, "runs_dir": tmp_path, "quiet": True}
+    donor = rlagents.train("cartpole-reinforce", without, **options)
+    with pytest.raises(UsageError, match=r'has no values; .* \[agent\] baseline = "value"'):
+        rlagents.train("cartpole-ppo", PPO_SMALL, init_from=donor.directory, **options)
 
 
 def test_a_baseline_is_needed_where_the_config_has_one(
