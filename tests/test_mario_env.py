@@ -237,7 +237,7 @@ def test_every_argument_changes_the_game(env: MarioEnv) -> None:
         {"reward": "shaped"},
         {"observation": "tiles"},
         {"frame_skip": 2},
-        {"sticky_probability": 0.3},
+        {"sticky_probability": 0.9},
         {"noop_max": 30},
         {"max_episode_frames": 40},
         {"stall_steps": 1},
