@@ -521,7 +521,7 @@ def has_reached(directory: Path, config: EvaluationConfig) -> bool:
 
 def _is_reached(state: Mapping[str, Any], config: EvaluationConfig) -> bool:
     """Return whether an evaluation had reached its goal, from what `save` has written."""
-    if config.stop_return is config.stop_success is None:
+    if config.stop_return is None and config.stop_success is None:
         return False
     if "enough" in state:
         return state["enough"] is True
@@ -591,7 +591,7 @@ def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:
 
 def _are_enough(episodes: Sequence[PlayedEpisode], config: EvaluationConfig) -> bool:
     """Return whether episodes reach all that the run is to reach; never if that is nothing."""
-    if config.stop_return is config.stop_success is None:
+    if config.stop_return is None and config.stop_success is None:
         return False
     if config.stop_return is not None and not _mean_over(episodes) >= config.stop_return:
         return False

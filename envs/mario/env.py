@@ -29,7 +29,6 @@ from rlagents.types import Array
 OBSERVATIONS = ("pixels", "tiles")
 FRAME_SKIP = 4
 NOOP_MAX = 30
-_MOST_RESTARTS = 100  # of episodes that end before they begin
 _LENGTH_BYTES = 8  # of the first part of a saved state
 _HASH_BYTES = hashlib.sha256().digest_size  # before it, of all that follows
 
@@ -145,9 +144,13 @@ class MarioEnv(gym.Env[Array, int]):
         Args:
             seed: of everything that is drawn in it; None to go on drawing.
             options: not used.
+
+        Raises:
+            UsageError: Mario died in the frames without a button that begin the episode.
         """
         super().reset(seed=seed)
         del options
+        self._over = True  # until the next one has begun
         if seed is not None:
             self._generator = np.random.default_rng(seed)
         number = 0
@@ -157,12 +160,11 @@ class MarioEnv(gym.Env[Array, int]):
         game = self._game = self._find_game(self.targets[number])
         game.watch = None  # the frames before the start are no part of what is seen
         game.reset()
-        for _ in range(_MOST_RESTARTS):
-            if not any(game.frame(0).over for _ in range(waits)):
-                break
-            game.reset()
-        else:
-            raise UsageError(f"MarioEnv: noop_max = {self._noop_max} leaves nothing of an episode.")
+        if any(game.frame(0).over for _ in range(waits)):
+            raise UsageError(
+                f"MarioEnv: noop_max: Mario died in the {waits} frames without a button that begin "
+                f"an episode; set one smaller than {self._noop_max}."
+            )
         now = Memory(game.console.ram)
         self._pressed = 0  # by the frame before
         self._steps = 0

@@ -18,7 +18,7 @@ enum {
     SCORE = 0x7de, COINS = 0x7ed, CLOCK = 0x7f8,
 };
 enum { DYING = 0x0b, DEAD = 0x06, SLIDING = 3, BOWSER = 0x2d, FLAG = 0x31, END_OF_WORLD = 2 };
-enum { NO_LIVES = 0xff, LONGEST_WAIT = 2000 /* frames */, MOST_RESTARTS = 100 };
+enum { NO_LIVES = 0xff, LONGEST_WAIT = 2000 /* frames */ };
 
 /* Columns of the info. */
 enum { X_POS, Y_POS, N_COINS, N_SCORE, TIME, N_LIFE, STATUS, N_WORLD, N_STAGE, FLAG_GET, COLUMNS };
@@ -341,7 +341,7 @@ EXPORT void games_init(Game *games, const Cartridge *cartridge, i32 count, i32 f
 }
 
 /* Begin an episode in each active game: its start, frames without a button, the first picture on a
- * stack of zeros. An episode that ends meanwhile begins again without its rewards. */
+ * stack of zeros. An episode that ends meanwhile is a problem: it would end so each time. */
 EXPORT void games_begin(const Job *job, const Begin *begins)
 {
     for (i32 index = 0; index < job->count; index++) {
@@ -349,12 +349,9 @@ EXPORT void games_begin(const Job *job, const Begin *begins)
             continue;
         Game *game = job->games + index;
         double nobodys = 0;
-        game->over = true;
-        for (int tries = 0; game->over && tries < MOST_RESTARTS; tries++) {
-            begin_game(game, begins[index].start);
-            for (i32 i = 0; i < begins[index].waits && !game->over && !game->problem; i++)
-                play_frame(game, 0, i == begins[index].waits - 1, &nobodys, &nobodys);
-        }
+        begin_game(game, begins[index].start);
+        for (i32 i = 0; i < begins[index].waits && !game->over && !game->problem; i++)
+            play_frame(game, 0, i == begins[index].waits - 1, &nobodys, &nobodys);
         if (game->over)
             game->problem = NO_EPISODE;
         read_info(game, job->info + COLUMNS * index);

@@ -83,8 +83,8 @@ class ConsoleObserver:
                 note = ""
                 if success_rate_of(episodes) is not None:
                     completed = sum(episode.success is True for episode in episodes)
-                    self._evaluation += f", completed {completed} of {len(episodes)}"
                     note = f", completed {completed} of {len(episodes)}"
+                    self._evaluation += note
                 note += ", the best so far" if event.is_best else ""
                 note += " and enough to finish" if event.is_enough else ""
                 self._say(
