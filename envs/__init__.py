@@ -1,5 +1,6 @@
 """Environments: names, preprocessing, vector environments and players. Never imports torch."""
 
+from rlagents.envs.faults import EnvFailedError, EnvFault, TellsFaults
 from rlagents.envs.players import Player, PlayerStep
 from rlagents.envs.preprocessing import Preprocessing
 from rlagents.envs.registry import (
@@ -18,10 +19,13 @@ from rlagents.envs.vector import VectorEnv, VectorStep
 
 __all__ = [
     "EnvConfig",
+    "EnvFailedError",
+    "EnvFault",
     "EnvSpec",
     "Player",
     "PlayerStep",
     "Preprocessing",
+    "TellsFaults",
     "VectorEnv",
     "VectorStep",
     "find_difference",

@@ -308,7 +308,13 @@ def _build(
     watch = None
     if profile:
         watch = Profile(synchronize=torch.cuda.synchronize) if device == "cuda" else Profile()
-    env = make_vector_env(spec, env_config, env_config.num_envs, timer=watch or no_timer)
+    env = make_vector_env(
+        spec,
+        env_config,
+        env_config.num_envs,
+        timer=watch or no_timer,
+        max_restarts=env_config.max_restarts or 0,
+    )
     try:
         if threads is None:
             threads = machine.choose_threads(
@@ -473,7 +479,9 @@ def _run(
         parts.agent,
         make_eval_env=lambda number: make_eval_env(spec, config.env, number),
         should_stop=stop,
-        overlap=config.device != "cpu" or parts.networks_at_once > 1,
+        overlap=config.device != "cpu"
+        or parts.networks_at_once > 1
+        or config.env.num_workers > 0,  # of slow environments: they are worth a core
         timer=timer,
     )
     try:

@@ -14,6 +14,7 @@ from rich.text import Text
 from rlagents.events import (
     CheckpointDue,
     Clock,
+    EnvRestarted,
     EpisodeEnded,
     Evaluated,
     Event,
@@ -64,6 +65,8 @@ class ConsoleObserver:
                     self._live.start()
             case EpisodeEnded():
                 self._episodes += 1
+            case EnvRestarted(clock, what):
+                self._say(f"warning: step {clock.step:,}: {what}")
             case Progressed(clock, mean_return):
                 self._mean_return = mean_return
                 if self._live is not None:
