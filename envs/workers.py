@@ -212,7 +212,7 @@ class WorkerVectorEnv:
             try:
                 answer = self._workers[number].answer()
             except WorkerLostError as error:
-                failed |= self._bring_back(number, str(error), left)
+                self._bring_back(number, str(error), left, failed)
                 left = [row for row in left if row not in failed]
                 command(number, left)
                 continue
@@ -222,25 +222,22 @@ class WorkerVectorEnv:
             break
         return failed
 
-    def _bring_back(self, number: int, reason: str, rows: Sequence[int]) -> set[int]:
+    def _bring_back(self, number: int, reason: str, rows: Sequence[int], failed: set[int]) -> None:
         """Start a process anew, with its environments where they were before a command.
 
         Args:
             number: of the process.
             reason: why it was lost.
             rows: that the command was for.
-
-        Returns:
-            those of `rows` that did not come back. Of others, the next step tells.
+            failed: takes in those of them that did not come back. Of others, the next step tells.
         """
-        lost: set[int] = set()
 
         def lose(row: int, why: str) -> None:
             # The action of the step under way has not been played.
             steps = max(0, len(self._played[row]) - (row in rows))
             fault = self._count(EnvFault(row, self._seeds[row], steps, why))
             if row in rows:
-                lost.add(row)
+                failed.add(row)
                 self._faults.append(fault)
             else:
                 self._lost[row] = fault
@@ -255,7 +252,7 @@ class WorkerVectorEnv:
             back = [
                 row
                 for row in self._rows[number]
-                if not (self._waiting[row] or row in lost or row in self._lost)
+                if not (self._waiting[row] or row in failed or row in self._lost)
             ]
             played = [
                 (self._played[row][:-1] if row in rows else self._played[row]).tolist()
@@ -270,7 +267,7 @@ class WorkerVectorEnv:
                 continue
             for row, why in answer["problems"]:
                 lose(row, why)
-            return lost
+            return
 
     def _count(self, fault: EnvFault) -> EnvFault:
         """Return a fault that is made good.
