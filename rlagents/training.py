@@ -136,8 +136,9 @@ def _prepare(parts: _Parts, donor: Donor | None) -> str | None:
         try:
             return _find_difference(parts)
         except Exception as error:  # somebody else's environment: whatever it raises, name it
+            what = error if isinstance(error, RLAgentsError) else repr(error)
             raise UsageError(
-                f"[env] id: {parts.config.env.id} fails when it is played: {error!r}"
+                f"[env] id: {parts.config.env.id} fails when it is played: {what}"
             ) from error
     except BaseException:
         parts.env.close()
