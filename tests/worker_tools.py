@@ -65,6 +65,8 @@ class Walk(gym.Env):
         if self.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.what == "hang":
+            if self.folder is not None:
+                Path(self.folder, "hangs").touch()
             while True:
                 pass
         if self.what == "hang with a process":
