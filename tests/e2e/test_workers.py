@@ -15,9 +15,11 @@ import pytest
 from worker_tools import is_alive, kwargs_of, pids, wait_until_gone, write_game
 
 import rlagents
+from rlagents import seeding
 
 Cli = Callable[..., Any]
 Start = Callable[..., "Started"]
+FIRST = seeding.episode_seed(1, "training", 0, 0)  # of the first episode
 
 
 class Started:
@@ -93,7 +95,7 @@ def test_a_signal_to_everybody_saves(start: Start, cli: Cli, number: signal.Sign
 @pytest.mark.parametrize("what", ["", "hang"])
 def test_none_outlives_a_program_that_is_killed(start: Start, what: str) -> None:
     """Not even one that hangs in an environment's step."""
-    one = start(what=what, seed=12, at=19)
+    one = start(what=what, seed=FIRST, at=19)
     if what:
         one.wait_for(lambda: (one.folder / "hangs").exists())
     else:
@@ -107,7 +109,7 @@ def test_none_outlives_a_program_that_is_killed(start: Start, what: str) -> None
 
 @pytest.mark.slow
 def test_a_second_signal_ends_it_while_an_environment_hangs(start: Start) -> None:
-    one = start(what="hang", seed=12, at=19)  # some episodes of training
+    one = start(what="hang", seed=FIRST, at=19)
     one.wait_for(lambda: (one.folder / "hangs").exists())
     workers = one.workers()
     one.process.send_signal(signal.SIGINT)
