@@ -361,6 +361,7 @@ def make_vector_env(
     *,
     timer: Timer = no_timer,
     max_restarts: int = 0,
+    repeat: bool = False,
 ) -> VectorEnv:
     """Return `num_envs` environments of a resolved config.
 
@@ -371,6 +372,7 @@ def make_vector_env(
         timer: measures the preprocessing of pictures, where it does not happen in the emulator or
             in a worker process.
         max_restarts: how many environments that fail are made anew (`take_faults` tells of them).
+        repeat: in worker processes, go on with the episode of one that failed.
 
     Raises:
         UsageError: the environment cannot be made, or its observations cannot be used.
@@ -388,6 +390,7 @@ def make_vector_env(
             min(config.num_workers, num_envs),
             step_limit_s=config.step_limit_s,
             max_restarts=max_restarts,
+            repeat=repeat,
         )
     makers = [lambda: make_single(spec, config, timer=timer)] * num_envs
     return SyncVectorEnv(makers, max_restarts=max_restarts)
@@ -431,6 +434,9 @@ def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
     Raises:
         UsageError: the environment cannot be made, or its observations cannot be used.
     """
+    if spec.make_vector is None and config.num_workers:  # a crash need not happen again
+        restarts = config.max_restarts or 0
+        return make_vector_env(spec, config, num_envs, max_restarts=restarts, repeat=True)
     if spec.make_vector is None or spec.preprocessing is None or num_envs <= _GROUP:
         return make_vector_env(spec, config, num_envs)
     sizes = [min(_GROUP, num_envs - begin) for begin in range(0, num_envs, _GROUP)]

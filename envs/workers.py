@@ -36,6 +36,8 @@ class WorkerVectorEnv:
         num_workers: W, at most N.
         step_limit_s: seconds after which an environment that does not answer is taken to hang.
         max_restarts: how many failures are made good; the next one raises.
+        repeat: bring an environment that fails back into its episode, and repeat its step or its
+            reset, where otherwise the episode is cut off; a failure in that raises.
 
     Raises:
         UsageError: a worker process cannot make the environment.
@@ -51,12 +53,14 @@ class WorkerVectorEnv:
         *,
         step_limit_s: float,
         max_restarts: int = 0,
+        repeat: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self._plan = plan
         self._name = name
         self._step_limit_s = step_limit_s
         self._restarts_left = max_restarts
+        self._repeats = repeat
         self._faults: list[EnvFault] = []
         ends = [(number + 1) * num_envs // num_workers for number in range(num_workers)]
         self._rows = [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -187,6 +191,21 @@ class WorkerVectorEnv:
             "restore", rows=list(rows), seeds=seeds, actions=played, compare=compare
         )
 
+    def _replay_until_now(self, number: int, rows: Sequence[int], under_way: Sequence[int]) -> None:
+        """Let episodes be played again up to what was seen last.
+
+        Args:
+            number: of the process.
+            rows: of the environments.
+            under_way: rows whose last action has not been played yet.
+        """
+        played = [
+            (self._played[row][:-1] if row in under_way else self._played[row]).tolist()
+            for row in rows
+        ]
+        self._shared.observation[rows] = self._observation[rows]  # to be compared with
+        self._replay(number, rows, played, compare=True)
+
     def _take(self, rows: Sequence[int]) -> None:
         """Take over what environments show, out of the memory that is written to again."""
         self._observation[rows] = self._shared.observation[rows]
@@ -206,6 +225,39 @@ class WorkerVectorEnv:
         Returns:
             the rows that failed and are in no episode now.
         """
+        failed = self._wait(number, rows, command)
+        if failed and self._repeats:
+            self._try_again(number, sorted(failed), command)
+            return set()
+        return failed
+
+    def _try_again(
+        self, number: int, rows: Sequence[int], command: Callable[[int, Sequence[int]], None]
+    ) -> None:
+        """Give a command again to environments that failed in it, each in its episode.
+
+        Raises:
+            EnvFailedError: one of them fails again.
+        """
+        in_episode = [row for row in rows if not self._waiting[row]]
+        try:
+            self._replay_until_now(number, in_episode, rows)
+            problems = self._workers[number].answer()["problems"]
+            if not problems:
+                command(number, rows)
+                faults = self._workers[number].answer()["faults"]
+                problems = [(row, reason) for row, _, _, reason in faults]
+        except WorkerLostError as error:
+            called = int(self._shared.calls[number, 0])
+            problems = [(called if called >= 0 else rows[0], str(error))]
+        for row, reason in problems:
+            steps = max(0, len(self._played[row]) - 1)
+            raise EnvFailedError(EnvFault(row, self._seeds[row], steps, reason), self._name)
+
+    def _wait(
+        self, number: int, rows: Sequence[int], command: Callable[[int, Sequence[int]], None]
+    ) -> set[int]:
+        """Do what `_finish` does, without trying again."""
         failed: set[int] = set()
         left = list(rows)
         while left:
@@ -236,6 +288,8 @@ class WorkerVectorEnv:
             # The action of the step under way has not been played.
             steps = max(0, len(self._played[row]) - (row in rows))
             fault = self._count(EnvFault(row, self._seeds[row], steps, why))
+            if row not in rows and self._repeats:
+                raise EnvFailedError(fault, self._name)
             if row in rows:
                 failed.add(row)
                 self._faults.append(fault)
@@ -254,12 +308,7 @@ class WorkerVectorEnv:
                 for row in self._rows[number]
                 if not (self._waiting[row] or row in failed or row in self._lost)
             ]
-            played = [
-                (self._played[row][:-1] if row in rows else self._played[row]).tolist()
-                for row in back
-            ]
-            self._shared.observation[back] = self._observation[back]  # to be compared with
-            self._replay(number, back, played, compare=True)
+            self._replay_until_now(number, back, rows)
             try:
                 answer = self._workers[number].answer()
             except WorkerLostError as error:

@@ -343,6 +343,11 @@ class Runner:
         if time_to_evaluate and self._evaluated_at != self._step:
             with self._timer("evaluate"):
                 evaluated = self._evaluate()
+            if isinstance(self._eval_env, TellsFaults):
+                for fault in self._eval_env.take_faults():
+                    self._env_restarts += 1
+                    what = fault.sentence(f"{self._config.env.id} in the evaluation")
+                    yield EnvRestarted(self._clock(), f"{what} It is back where it was.")
             self._evaluated_at = self._step
             self._next_evaluation = _next_multiple(self._step, period)
             is_best = evaluated.is_best

@@ -208,6 +208,21 @@ def test_a_failure_in_an_evaluation_ends_the_run(tmp_path: Path) -> None:
         )
 
 
+def test_a_failure_in_an_evaluation_that_does_not_come_again_changes_nothing(
+    tmp_path: Path, read_rows: Rows
+) -> None:
+    evaluation = {"evaluation.period_steps": 100, "evaluation.episodes": 3, "total_steps": 100}
+    whole = train(tmp_path, "whole", 2, **evaluation)
+    seed = seeding.episode_seed(1, "selection", 1)
+    game = {"seed": seed, "at": 19, "folder": str(tmp_path)}
+    run = train(tmp_path, "run", 2, "exit once", game=game, **evaluation)
+    (said,) = warnings_of(run)
+    assert f"in the evaluation, number 1, failed in the episode of seed {seed} after 18" in said
+    assert learned(run) == learned(whole)
+    rows = [read_rows(one.directory / "evaluations.csv") for one in (run, whole)]
+    assert rows[0] == rows[1] != []
+
+
 def test_from_the_command_line(tmp_path: Path, cli: Cli, tiny: tuple[str, ...]) -> None:
     trained = cli(
         *("train", "cartpole-dqn", *tiny, "--env.id", write_game(tmp_path)),
