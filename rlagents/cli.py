@@ -62,6 +62,8 @@ def _dispatch(words: list[str]) -> int:
     overrides: dict[str, Any] = {}
     if words[:1] == ["train"]:
         words, overrides = _split_overrides(words)
+    elif words[:1] in (["evaluate"], ["record"]):
+        words, overrides = _split_overrides(words, ("env",))
     parser = _make_parser()
     if words[:1] == ["train"] and ("-h" in words or "--help" in words):
         _print_train_help(words[1:], overrides)
@@ -78,6 +80,7 @@ def _dispatch(words: list[str]) -> int:
             if options.command == "resume":
                 return _resume(options)
             return _train(options, overrides)
+    options.env = overrides
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "evaluate": _evaluate,
         "record": _record,
@@ -135,6 +138,7 @@ def _make_parser() -> _Parser:
     _add_episodes(evaluate, "the config's number")
     _add_checkpoint(evaluate)
     _add_seed(evaluate)
+    _add_env(evaluate)
     _add_allow_import(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -210,6 +214,7 @@ def _make_parser() -> _Parser:
         help="what is explained: the value (or log-probability) of the action that was played, or "
         "by how much its value is above the mean of all actions' (default: action)",
     )
+    _add_env(record)
     _add_allow_import(record)
 
     watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
@@ -325,6 +330,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_runs_dir(parser)
 
 
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--env.KEY",
+        dest="env",
+        metavar="VALUE",
+        default=argparse.SUPPRESS,
+        help="play in another environment than that of training: any key of [env] that leaves "
+        "observations and actions as they are, such as --env.sticky-probability 0.25",
+    )
+
+
 def _add_pretrained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pretrained",
@@ -416,8 +432,15 @@ def _version() -> str:
     return importlib.metadata.version("rlagents")
 
 
-def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take the config's keys out of the words: `--agent.gamma 0.9`, `--seed=3`."""
+def _split_overrides(
+    words: list[str], tables: Sequence[str] | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """Take the config's keys out of the words: `--agent.gamma 0.9`, `--seed=3`.
+
+    Args:
+        words: of the command line.
+        tables: only keys of these; all, and the top level's, if None.
+    """
     rest: list[str] = []
     overrides: dict[str, Any] = {}
     position = 0
@@ -426,13 +449,17 @@ def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, Any]]:
         flag, equals, text = word.partition("=")
         flag = flag.replace("_", "-") if flag.startswith("--") else flag
         position += 1
-        if not (flag.startswith("--") and ("." in flag or flag in _TOP_LEVEL)):
+        table, dot, _ = flag.removeprefix("--").partition(".")
+        wanted = (dot or flag in _TOP_LEVEL) if tables is None else (dot and table in tables)
+        if not (flag.startswith("--") and wanted):
             rest.append(word)
             continue
         if not equals:
             following = words[position] if position < len(words) else "--"
             if following.startswith("--"):
-                raise UsageError(f"{flag}: expected a value after it. See: rlagents train --help")
+                raise UsageError(
+                    f"{flag}: expected a value after it. See: rlagents {words[0]} --help"
+                )
             text = following
             position += 1
         overrides[flag.removeprefix("--").replace("-", "_")] = text
@@ -556,7 +583,20 @@ def _announce(directory: Path) -> None:
 
 
 def _open(options: argparse.Namespace) -> Run | Pretrained:
-    """Return what RUN names: a run or, with --pretrained, an agent that comes with the package."""
+    """Return what RUN names, to play in the environment that `--env.KEY` options make of its own.
+
+    That is a run or, with --pretrained, an agent that comes with the package.
+    """
+    from rlagents.config import parse_option_values
+
+    agent = _find(options)
+    changes = parse_option_values(options.env)
+    if not changes:
+        return agent
+    return agent.in_env({key.removeprefix("env."): value for key, value in changes.items()})
+
+
+def _find(options: argparse.Namespace) -> Run | Pretrained:
     from rlagents.api import load_pretrained, open_run
 
     if not options.pretrained:
@@ -608,6 +648,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         return 0
     low, high = result["iqm_ci95"]
     print(f"{result['env_id']}, {result['checkpoint']} of {result['run']}")
+    for key, value in result.get("env", {}).items():
+        print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
     print(f"  mean return  {result['mean_return']:.2f} ± {result['std_return']:.2f}")
     print(f"  IQM          {result['iqm_return']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
@@ -621,6 +663,11 @@ def _record(options: argparse.Namespace) -> int:
     from rlagents.film import ViewOptions, overlay_path
     from rlagents.naming import size_note
 
+    if options.env and hasattr(options, "training_episode"):
+        raise UsageError(
+            f"--{next(iter(options.env))} does not go with --training-episode, which shows an "
+            "episode as it was played; leave one of them out."
+        )
     agent = _open(options)
     output = getattr(options, "output", None)
     view: Any = {key: vars(options)[key] for key in ViewOptions.__annotations__ if key in options}

@@ -7,8 +7,8 @@ generator of its own, made from its seed. Nothing here touches the agent that le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ class Evaluation:
     seed: int
     epsilon: float
     played: tuple[PlayedEpisode, ...]
+    env: Mapping[str, Any] = field(default_factory=dict)  # what differs from the training's `[env]`
 
     @property
     def returns(self) -> list[float]:
@@ -78,7 +79,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `evaluate --json` prints."""
-        return {
+        about: dict[str, Any] = {
             "run": self.run,
             "checkpoint": self.checkpoint,
             "step": self.step,
@@ -96,6 +97,9 @@ class Evaluation:
             "returns": self.returns,
             "lengths": self.lengths,
         }
+        if self.env:
+            about["env"] = dict(self.env)
+        return about
 
 
 class Chooser:

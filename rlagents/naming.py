@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlagents.errors import UsageError
 from rlagents.film import sidecar
@@ -25,27 +26,31 @@ def named_by_return(stem: Path) -> Callable[[float], Path]:
     return lambda result: stem.with_name(f"{stem.name}-return-{result:g}{video_suffix()}")
 
 
-def beside_others(path: Path, seeds: Sequence[int] | None) -> Path:
+def beside_others(
+    path: Path, seeds: Sequence[int] | None, env: Mapping[str, Any] | None = None
+) -> Path:
     """Return the path, with a number if a file of other episodes has it.
 
     Args:
         path: of a video.
         seeds: of the episodes that it shows; None if it takes the place of no file.
+        env: what differs from the training's `[env]`.
     """
     candidate, number = path, 1
     while candidate.exists() or sidecar(candidate).exists():
-        if seeds is not None and _seeds(sidecar(candidate)) == list(seeds):
+        if seeds is not None and _shows(sidecar(candidate)) == (list(seeds), dict(env or {})):
             break
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate
 
 
-def _seeds(path: Path) -> list[int] | None:
-    """Return the seeds of the episodes that a video's JSON is about, None if it cannot be read."""
+def _shows(path: Path) -> tuple[list[int], dict[str, Any]] | None:
+    """Return the seeds and changed `[env]` of what a video shows, None if its JSON is no such."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return [episode["seed"] for episode in about.get("episodes", [about])]
+        seeds = [episode["seed"] for episode in about.get("episodes", [about])]
+        return seeds, about.get("env", {})
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 

@@ -23,6 +23,7 @@ from rlagents.types import Array, Episode, EvaluationRow
 
 FORMAT = 1
 _MOST_THREADS = 1024
+_FOLDERS = ("actions", "faults", "tensorboard", "videos")  # files in them are of the run's own
 _MANIFEST_KEYS: dict[str, Any] = {
     "config": dict,
     "observation_space": dict,
@@ -50,6 +51,26 @@ def check_manifest(manifest: Mapping[str, Any], source: str) -> None:
         fits = isinstance(manifest[key], kind)
         if not fits or (key == "threads" and not 1 <= manifest[key] <= _MOST_THREADS):
             raise UsageError(f"{source} is damaged: {key} is {manifest[key]!r:.80}.")
+
+
+def _refuse_links(directory: Path) -> None:
+    """Refuse a run through which somebody else's files would be read, cut or written to.
+
+    Links among `checkpoints/` are left to the loader, which takes such a checkpoint for damaged.
+    """
+    root = directory.resolve()
+    written_to = [directory, *(directory / name for name in _FOLDERS)]
+    for folder in written_to:
+        try:
+            links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for link in links:
+            if not Path(os.path.realpath(link)).is_relative_to(root):
+                raise UsageError(
+                    f"{link} is a link that leads out of the run's folder, and what it leads to "
+                    "would be read or changed as a part of the run; put a copy in its place."
+                )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -119,10 +140,11 @@ class RunFolder:
         """Find a run by its folder, or by its name under the runs folder.
 
         Raises:
-            UsageError: it is not a run.
+            UsageError: it is not a run, or a link in it leads elsewhere.
         """
         for directory in (Path(run), runs_dir / run):
             if os.path.isfile(directory / "config.json"):  # False also for what is too long
+                _refuse_links(directory)
                 return cls(directory)
         if os.path.isdir(run):
             raise UsageError(

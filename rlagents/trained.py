@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -22,14 +23,16 @@ from rlagents.envs import (
     make_eval_env,
     make_player,
     make_vector_env,
+    resolve_env_config,
 )
+from rlagents.envs.reproducible import find_difference
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, PlayedEpisode, num_eval_envs, play_episodes
 from rlagents.explain import Explainer
 from rlagents.film import View, ViewOptions
 from rlagents.overlays import Draw, Overlays
 from rlagents.recording import record_episodes
-from rlagents.spaces import rebuild_space
+from rlagents.spaces import describe_space, rebuild_space
 from rlagents.tiles import MAX_TILES
 from rlagents.trust import require_trust
 
@@ -59,6 +62,8 @@ class TrainedAgent:
         self._allow_import = allow_import
         self.config = build_config(manifest["config"], {}, str(source))
         self._manifest = manifest
+        self._source = source
+        self._changes: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
@@ -69,8 +74,52 @@ class TrainedAgent:
         Raises:
             UsageError: it would, and nobody has allowed that.
         """
-        require_trust(self._manifest, self.directory, allow_import=self._allow_import)
+        manifest = self._manifest
+        if "id" in self._changes:
+            # What the user names needs no leave, but for arguments of the run's that go to it.
+            kwargs = {} if "kwargs" in self._changes else manifest["config"]["env"].get("kwargs")
+            if not kwargs:
+                return find_env(self.config.env.id)
+            env = {**manifest["config"]["env"], "id": self.config.env.id}
+            manifest = {**manifest, "config": {**manifest["config"], "env": env}}
+        require_trust(manifest, self.directory, allow_import=self._allow_import)
         return find_env(self.config.env.id)
+
+    def in_env(self, changes: Mapping[str, Any]) -> Self:
+        """Return the same agent, to play in another environment than it was trained in.
+
+        Args:
+            changes: to `[env]`, by key, such as `{"sticky_probability": 0.25}` or
+                `{"id": "mario-1-2"}`; all else stays as it was in training.
+
+        Raises:
+            UsageError: a key or value is refused, the environment may not be imported, or it shows
+                other observations or has other actions.
+        """
+        other = copy.copy(self)
+        other._changes = {**self._changes, **changes}
+        overrides = {f"env.{key}": value for key, value in other._changes.items()}
+        other.config = build_config(self._manifest["config"], overrides, str(self._source))
+        spec = other._find_env()
+        env_config = resolve_env_config(other.config.env, spec)
+        other.config = other.config.model_copy(update={"env": env_config})
+        env = make_vector_env(spec, env_config, 1)
+        with playing(env, env_config.id):
+            for space in ("observation_space", "action_space"):
+                here, known = describe_space(getattr(env, space)), self._manifest[space]
+                if here != known:
+                    flags = ", ".join(f"--env.{key.replace('_', '-')}" for key in changes)
+                    raise UsageError(
+                        f"{flags}: {env_config.id} then has {_in_words(here)}, but the agent was "
+                        f"trained with {_in_words(known)}; leave it out, or choose another value."
+                    )
+        difference = find_difference(
+            lambda: make_vector_env(spec, env_config, 1),
+            int(self._manifest["action_space"]["n"]),
+            self.config.seed,
+        )
+        other._manifest = {**self._manifest, "reproducible": difference is None}
+        return other
 
     def _load(self, weights: Path, device: str) -> Policy:
         """Return the policy that an agent has saved in the folder `weights`.
@@ -129,6 +178,7 @@ class TrainedAgent:
             seed,
             protocol.epsilon,
             played,
+            self._changes,
         )
 
     def _view(self, episodes: int, tiled: bool, options: ViewOptions) -> View:
@@ -178,6 +228,8 @@ class TrainedAgent:
         evaluation = self._evaluate(found, policy, episodes, seed)
         groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
+        if self._changes:
+            about["env"] = self._changes
         with contextlib.ExitStack() as stack:
             if explainers:
                 env = make_vector_env(self._find_env(), config.env, 1)
@@ -209,6 +261,12 @@ class TrainedAgent:
                 for number, group in enumerate(groups)
             ]
         return paths
+
+
+def _in_words(space: Mapping[str, Any]) -> str:
+    if space["kind"] == "discrete":
+        return f"{space['n']} actions"
+    return f"observations of {'x'.join(map(str, space['shape']))} {space['dtype']}"
 
 
 @contextlib.contextmanager

@@ -346,6 +346,30 @@ def test_links_are_not_followed(own_run: Path, tmp_path: Path, cli: Cli, what: s
     refused(cli("evaluate", own_run, "--checkpoint", "last"), "damaged", "is a link")
 
 
+@pytest.mark.parametrize("name", ["config.json", "run.log", "episodes.csv", "videos", "actions/x"])
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "record", "report"])
+def test_nothing_is_written_through_links(
+    own_run: Path, tmp_path: Path, cli: Cli, name: str, verb: str
+) -> None:
+    outside = tmp_path / "outside"
+    if (own_run / name).exists():
+        (own_run / name).rename(outside)
+    else:
+        outside.write_text("somebody's")
+    (own_run / name).symlink_to(outside)
+    before = outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())
+    options = ["--output", str(tmp_path / "report.html")] if verb == "report" else []
+    refused(cli(verb, own_run, *options), str(own_run / name), "leads out of the run's folder")
+    after = outside.read_bytes() if outside.is_file() else sorted(outside.iterdir())
+    assert after == before
+
+
+def test_a_run_and_its_runs_folder_may_be_links(own_run: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "link").symlink_to(own_run)
+    (own_run / "notes").symlink_to("config.json")
+    assert cli("evaluate", tmp_path / "link", "--episodes", 1).code == 0
+
+
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(own_run: Path, cli: Cli) -> None:
     for name in (NETWORK, "manifest.json"):
         run = Path(shutil.copytree(own_run, own_run.with_name(name[:5])))

@@ -37,6 +37,7 @@ from rlagents.events import (
 from rlagents.observers.checkpoints import CheckpointObserver
 from rlagents.observers.console import ConsoleObserver
 from rlagents.observers.files import FileObserver
+from rlagents.observers.patience import Patience
 from rlagents.observers.tensorboard import TensorBoardObserver
 from rlagents.observers.video import VideoObserver
 from rlagents.run import ActionLog, RunFolder
@@ -179,6 +180,19 @@ def test_logs_wait_while_the_disk_is_full(
         observer(Logged(Clock(80, 240, 2.0), {}))
         with pytest.raises(RunFailedError, match=r"3 times in a row.*Make room"):
             observer(Logged(Clock(90, 240, 2.0), {}))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (FileNotFoundError(2, "No such file"), "was moved or deleted"),
+        (PermissionError(13, "Permission denied"), "changed who may write"),
+        (OSError(28, "No space left on device"), "Make room on the disk"),
+    ],
+)
+def test_what_cannot_be_written_says_what_to_look_at(error: OSError, advice: str) -> None:
+    with pytest.raises(RunFailedError, match=advice):
+        Patience("It", "soon", print).failed(error, is_last=True)
 
 
 def test_a_full_disk_at_the_end_of_a_run_is_not_forgiven(

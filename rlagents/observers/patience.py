@@ -9,6 +9,14 @@ from rlagents.errors import RunFailedError
 TRIES = 3
 
 
+def _advice(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "The run's folder, or a part of it, was moved or deleted while it was written to."
+    if isinstance(error, PermissionError):
+        return "Somebody has changed who may write there."
+    return "Make room on the disk."
+
+
 class Patience:
     """Warns of what could not be written, and ends the run when it fails `TRIES` times in a row.
 
@@ -41,7 +49,7 @@ class Patience:
         if is_last or self.failures >= TRIES:
             times = f", {self.failures} times in a row" if self.failures > 1 else ""
             raise RunFailedError(
-                f"{self._what} could not be written{times} ({reason}). Make room on the disk."
+                f"{self._what} could not be written{times} ({reason}). {_advice(error)}"
             ) from error
         left = TRIES - self.failures
         self._say(

@@ -1,0 +1,114 @@
+"""A trained agent plays in another environment than that of its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlagents
+from rlagents.errors import UsageError
+from rlagents.naming import beside_others
+
+Cli = Callable[..., Any]
+
+
+def test_a_change_changes_what_is_played() -> None:
+    pong = rlagents.load_pretrained("pong")
+    short = pong.in_env({"max_episode_frames": 80, "noop_max": 0})
+    sticky = short.in_env({"sticky_probability": 1.0})
+    assert short.config.env.sticky_probability == 0
+    assert sticky.config.env.sticky_probability == 1
+    assert sticky.config.env.max_episode_frames == 80
+    one, other = short.evaluate(1), sticky.evaluate(1)
+    assert one.lengths == other.lengths == [20]
+    assert (one.played[0].values != other.played[0].values).any()
+    assert pong.config.env.max_episode_frames != 80
+
+
+def test_the_report_says_so(own_run: Path, cli: Cli) -> None:
+    played = ("evaluate", own_run, "--episodes", 1, "--json")
+    plain = json.loads(cli(*played).out)
+    other = json.loads(cli(*played, "--env.max-episode-frames", 7).out)
+    assert "env" not in plain
+    assert other["env"] == {"max_episode_frames": 7}
+    assert max(other["lengths"]) <= 7 < max(plain["lengths"])
+    assert "max_episode_frames" in cli(*played[:-1], "--env.max-episode-frames=7").out
+
+
+def test_another_environment_of_the_same_kind(own_run: Path, cli: Cli) -> None:
+    outcome = cli("evaluate", own_run, "--episodes", 1, "--env.id", "CartPole-v1", "--json")
+    assert json.loads(outcome.out)["env_id"] == "CartPole-v1"
+
+
+def test_a_file_that_the_user_names_is_imported_and_arguments_of_the_run_are_not(
+    own_run: Path, tmp_path: Path, cli: Cli
+) -> None:
+    game = tmp_path / "game.py"
+    game.write_text(
+        "import gymnasium as gym\n"
+        "def make_env(render_mode=None, length=4):\n"
+        "    return gym.make('CartPole-v1', render_mode=render_mode, max_episode_steps=length)\n"
+    )
+    named = ("evaluate", own_run, "--episodes", 1, "--json", "--env.id", f"{game}:make_env")
+    assert json.loads(cli(*named).out)["lengths"] == [4]
+    with_own = json.loads(cli(*named, "--env.kwargs", "{length = 3}").out)
+    assert with_own["lengths"] == [3]
+    path = own_run / "config.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["env"]["kwargs"] = {"length": 2}
+    path.write_text(json.dumps(manifest))
+    refused = cli(*named)
+    assert refused.code == 2
+    assert "--allow-import" in refused.err
+    assert json.loads(cli(*named, "--allow-import").out)["lengths"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--env.frame-stack", 4, ("4x64x64", "2x64x64", "--env.frame-stack")),
+        ("--env.action-set", "minimal", ("6 actions", "trained with 3 actions")),
+        ("--env.sticky-probability", 2, ("at most 1",)),
+        ("--env.stickiness", 1, ("unknown key", "sticky_probability")),
+        ("--env.id", "pomg", ("there is no environment",)),
+        ("--agent.gamma", 1, ("unknown argument",)),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    cli: Cli, option: str, value: object, words: tuple[str, ...]
+) -> None:
+    outcome = cli("evaluate", "pong", "--pretrained", "--episodes", 1, option, value)
+    assert outcome.code == 2
+    assert len(outcome.err.strip().splitlines()) == 1
+    for word in words:
+        assert word in outcome.err
+
+
+def test_a_training_episode_stays_as_it_was(own_run: Path, cli: Cli) -> None:
+    outcome = cli("record", own_run, "--training-episode", 0, "--env.frame-skip", 2)
+    assert outcome.code == 2
+    assert "--env.frame_skip does not go with --training-episode" in outcome.err
+
+
+def test_a_video_says_where_it_was_played_and_replaces_no_other(own_run: Path) -> None:
+    run = rlagents.open_run(own_run)
+    [plain] = run.record(checkpoint="last")
+    [other] = run.in_env({"max_episode_frames": 5}).record(checkpoint="last")
+    assert "env" not in json.loads(plain.with_suffix(".json").read_text())
+    about = json.loads(other.with_suffix(".json").read_text())
+    assert about["env"] == {"max_episode_frames": 5}
+    assert beside_others(other, [about["seed"]], about["env"]) == other
+    assert beside_others(other, [about["seed"]]) != other
+    assert run.in_env({"max_episode_frames": 5}).record(checkpoint="last") == [other]
+    assert plain.exists()
+
+
+def test_no_change_changes_nothing(own_run: Path) -> None:
+    run = rlagents.open_run(own_run)
+    with pytest.raises(UsageError, match="unknown key"):
+        run.in_env({"nonsense": 1})
+    assert run.in_env({}).config.model_dump() == run.config.model_dump()
