@@ -41,6 +41,7 @@ FRAME_SIZE = 84
 FRAME_STACK = 4
 STEP_LIMIT_S = 120.0
 MAX_RESTARTS = 3
+PROCESS_KEYS = ("num_workers", "step_limit_s", "max_restarts")
 
 
 def _check_actions(value: Any) -> Any:
@@ -391,7 +392,7 @@ def _resolve_workers(config: EnvConfig, spec: EnvSpec) -> dict[str, Any]:
         UsageError: the config asks for what does nothing.
     """
     if spec.make_vector is not None:
-        for key in ("num_workers", "step_limit_s", "max_restarts"):
+        for key in PROCESS_KEYS:
             if getattr(config, key) not in (None, 0):
                 raise UsageError(
                     f"[env] {key}: {spec.name} steps all its environments together, in this "
@@ -480,6 +481,11 @@ def make_vector_env(
     if spec.make_vector is not None:
         return spec.make_vector(config, num_envs)
     if config.num_workers:
+        if sys.platform == "win32":
+            raise UsageError(
+                "[env] num_workers: worker processes need Linux or macOS; set it to 0, with which "
+                "the same is learned in this process."
+            )
         from rlagents.envs.workers import WorkerVectorEnv
 
         assert config.step_limit_s is not None  # resolved
