@@ -42,7 +42,7 @@ def train(folder: Path, name: str, workers: int, what: str = "", **more: Any) ->
     recipe = more.pop("recipe", "cartpole-dqn")
     game = {"what": what, "seed": FAILING, **more.pop("game", {})}
     overrides = (DQN if recipe.endswith("dqn") else REINFORCE) | {
-        "env.id": write_game(folder),
+        "env.id": write_game(folder, more.pop("kind", "Walk")),
         "env.kwargs": game,
         "env.num_workers": workers,
         "env.max_restarts": 1000,
@@ -117,6 +117,34 @@ def test_a_failure_is_told_counted_and_shown(
     assert "note: The environment failed in this episode after 2 steps" in shown.err
     whole = next(e.episode for e in run.episodes() if e.seed % FAILING)
     assert "note" not in cli("record", run.directory, "--training-episode", whole).err
+
+
+def metric(run: rlagents.Run, name: str) -> list[tuple[int, float]]:
+    lines = map(json.loads, (run.directory / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def test_how_episodes_came_out_does_not_depend_on_processes(tmp_path: Path) -> None:
+    evaluation = {"evaluation.period_steps": 100, "evaluation.episodes": 6, "total_steps": 400}
+    runs = [train(tmp_path, f"run-{n}", n, kind="Lives", **evaluation) for n in (0, 2)]
+    rates = [metric(run, "eval/success_rate") for run in runs]
+    assert rates[0] == rates[1]
+    assert [step for step, _ in rates[0]] == [100, 200, 300, 400]
+    assert len({rate for _, rate in rates[0]} | {0.0, 1.0}) > 2  # some were completed, some not
+    trained = [metric(run, "charts/success_rate")[-1] for run in runs]
+    assert trained[0] == trained[1]
+    assert 0 < trained[0][1] < 1
+    evaluated = [run.evaluate(5) for run in runs]
+    assert evaluated[0].as_dict()["outcomes"] == evaluated[1].as_dict()["outcomes"]
+
+
+@pytest.mark.parametrize(("workers", "what"), [(0, "raise"), (2, "raise"), (2, "exit")])
+def test_an_episode_that_is_cut_off_was_neither_completed_nor_not(
+    tmp_path: Path, workers: int, what: str
+) -> None:
+    run = train(tmp_path, "run", workers, what, kind="Lives", game={"always": True})
+    assert warnings_of(run)
+    assert metric(run, "charts/success_rate")[-1] == (800, 1.0)
 
 
 def test_a_run_without_failures_has_no_such_metric(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from rlagents.envs.worker import describe, rebuild
 from rlagents.envs.workers import WorkerVectorEnv
 from rlagents.errors import UsageError
 from rlagents.spaces import FrameStack
+from rlagents.types import Outcome
 
 pytestmark = pytest.mark.timeout(900)  # many processes: slow to start where others compute
 
@@ -49,6 +50,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         num_envs: int = 4,
         *,
         max_restarts: int = 0,
+        repeat: bool = False,
         game: dict[str, Any] | None = None,
         kind: str = "Walk",
         **options: Any,
@@ -59,7 +61,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             id=env_id, num_envs=num_envs, num_workers=workers, kwargs=game or {}, **options
         )
         config = resolve_env_config(config, spec)
-        env = make_vector_env(spec, config, num_envs, max_restarts=max_restarts)
+        env = make_vector_env(spec, config, num_envs, max_restarts=max_restarts, repeat=repeat)
         opened.append(env)
         return env
 
@@ -164,6 +166,70 @@ class Chain(gym.Env[Any, int]):
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return np.array([action], np.float32), 0.0, False, False, {}
+
+
+def test_outcomes_and_lost_lives_arrive(make: Make) -> None:
+    env, other = make(2, kind="Lives"), make(0, kind="Lives")
+    won, lives = [], 0
+    for number in range(4):
+        seeds = [10 * number + index for index in range(4)]
+        assert np.array_equal(begin(env, *seeds), begin(other, *seeds))
+        for time in range(1, 21):
+            got, expected = step(env, 0, 1, 2, time % 3), step(other, 0, 1, 2, time % 3)
+            assert same(got, expected)
+            lives += int(got.life_lost.sum())
+            assert set(got.outcomes) == (set(range(4)) if time == 20 else set())
+        won += [outcome.success for outcome in got.outcomes.values()]
+        assert not step(env, 0, 0, 0, 0).outcomes  # they wait
+    assert lives == 4 * 4 * 6
+    assert set(won) == {False, True}
+
+
+TOLD = {"x": 3, "score": -0.1, "far": float("inf"), "scene": "hall \N{SNOWMAN}", "won": True}
+
+
+def test_outcomes_that_a_registered_spec_names_arrive(make: Make) -> None:
+    names = ("scene", "x", "score", "far")
+    register_env(EnvSpec(name="ending", make=Ending, outcome=names, success="won"))
+    for workers in (0, 2):
+        env = make(workers, 2, id="ending")
+        begin(env, 1, 2)
+        expected = Outcome({name: TOLD[name] for name in (*names, "won")}, True)
+        got = step(env, 0, 1).outcomes
+        assert got == {0: expected}
+        assert list(got[0].values) == list(expected.values)
+        assert [type(got[0].values[name]) for name in TOLD] == [type(v) for v in TOLD.values()]
+
+
+def test_an_end_that_lacks_what_the_spec_names_is_a_failure(make: Make) -> None:
+    register_env(EnvSpec(name="ending", make=Ending, outcome=("lives",)))
+    envs = [make(workers, 2, id="ending", max_restarts=1) for workers in (0, 2)]
+    for env in envs:
+        begin(env, 1, 2)
+    got, other = (step(env, 0, 1) for env in envs)
+    assert same(got, other)
+    assert got.truncated.tolist() == [True, False]
+    assert not got.outcomes
+    assert got.observation.tolist() == [[0], [1]]  # what was seen before
+    (fault,), (same_fault,) = (env.take_faults() for env in envs)
+    assert fault == same_fault
+    assert fault[:3] == (0, 1, 0)
+    assert "has no 'lives'" in fault.reason
+
+
+class Ending(Chain):
+    """Ends with action 0, and says how."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.array([1], np.float32), 0.0, action == 0, False, TOLD
+
+
+def test_it_is_refused_where_there_are_no_such_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_env("CartPole-v1")
+    config = resolve_env_config(EnvConfig(id="CartPole-v1", num_workers=1), spec)
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(UsageError, match="num_workers: worker processes need Linux or macOS"):
+        make_vector_env(spec, config, 1)
 
 
 def test_what_no_other_process_can_import_is_refused(make: Make) -> None:
@@ -321,6 +387,34 @@ def test_one_fails_and_the_others_play_on(make: Make, workers: int, what: str, k
     for _ in range(10):
         assert same(step(env, 0, 1, 2, 0), step(other, 0, 1, 2, 0))
     assert env.take_faults() == []
+
+
+@pytest.mark.parametrize(("workers", "what"), [(0, "raise"), (2, "raise"), (2, "exit")])
+def test_an_episode_that_is_cut_off_tells_no_outcome(make: Make, workers: int, what: str) -> None:
+    """Environment 1 fails in the step that ends all four episodes."""
+    game = {"what": what, "at": 20, "seed": 101}
+    env, other = make(workers, max_restarts=1, kind="Lives", game=game), make(0, kind="Lives")
+    for one in (env, other):
+        begin(one, 7, 101, 9, 10)
+    for _ in range(20):
+        got, expected = step(env, 0, 1, 2, 0), step(other, 0, 1, 2, 0)
+    assert set(expected.outcomes) == {0, 1, 2, 3}
+    assert set(got.outcomes) == {0, 2, 3}
+    assert same_rows([0, 2, 3], got, expected)
+    assert (got.truncated[1], got.life_lost[1]) == (True, False)
+
+
+def test_a_step_that_is_repeated_tells_its_outcome(make: Make, tmp_path: Path) -> None:
+    game = {"what": "exit once", "at": 20, "seed": 101, "folder": str(tmp_path)}
+    env = make(2, max_restarts=1, repeat=True, kind="Lives", game=game)
+    other = make(0, kind="Lives")
+    for one in (env, other):
+        begin(one, 7, 101, 9, 10)
+    for _ in range(20):
+        got, expected = step(env, 0, 1, 2, 0), step(other, 0, 1, 2, 0)
+    assert set(got.outcomes) == {0, 1, 2, 3}
+    assert same(got, expected)
+    assert len(env.take_faults()) == 1
 
 
 @pytest.mark.parametrize(("workers", "what"), [(0, "raise"), (2, "raise"), (2, "exit")])

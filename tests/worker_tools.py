@@ -111,13 +111,27 @@ class Pictures(Walk):
         picture[int(self.place) % 40, self.time % 30] = 255
         picture[:, :, 1] = self.time
         return picture
+
+
+class Lives(Walk):
+    """The same walk with lives, three steps each; it is completed if it ends at an even place."""
+
+    def __init__(self, render_mode=None, always=False, **options):
+        super().__init__(render_mode, **options)
+        self.always = always
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        won = self.always or self.place % 2 == 0
+        info = {"life_lost": self.time % 3 == 0 and not terminated, "is_success": np.bool_(won)}
+        return observation, reward, terminated, truncated, info
 '''
 
 
-def write_game(folder: Path) -> str:
+def write_game(folder: Path, kind: str = "Walk") -> str:
     """Return the id of the game, whose file is written to a folder."""
     (folder / "game.py").write_text(GAME)
-    return f"{folder}/game.py:Walk"
+    return f"{folder}/game.py:{kind}"
 
 
 def is_alive(pid: int) -> bool:
