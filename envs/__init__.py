@@ -1,5 +1,6 @@
 """Environments: names, preprocessing, vector environments and players. Never imports torch."""
 
+from rlagents.envs.faults import EnvFailedError, EnvFault, TellsFaults
 from rlagents.envs.maps import Map, MapEnd, MapPart, Walk
 from rlagents.envs.outcomes import OutcomeReader
 from rlagents.envs.players import Player, PlayerStep
@@ -20,6 +21,8 @@ from rlagents.envs.vector import VectorEnv, VectorStep
 
 __all__ = [
     "EnvConfig",
+    "EnvFailedError",
+    "EnvFault",
     "EnvSpec",
     "Map",
     "MapEnd",
@@ -28,6 +31,7 @@ __all__ = [
     "Player",
     "PlayerStep",
     "Preprocessing",
+    "TellsFaults",
     "VectorEnv",
     "VectorStep",
     "Walk",

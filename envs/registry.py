@@ -39,6 +39,9 @@ from rlagents.types import Array, IntArray
 _GROUP = 4  # games that are stepped together in an evaluation
 FRAME_SIZE = 84
 FRAME_STACK = 4
+STEP_LIMIT_S = 120.0
+MAX_RESTARTS = 3
+PROCESS_KEYS = ("num_workers", "step_limit_s", "max_restarts")
 
 
 def _check_actions(value: Any) -> Any:
@@ -83,6 +86,14 @@ class EnvConfig(Table):
     max_episode_frames: Count | None = None
     """Frames after which an episode is truncated; Atari and Mario 108_000, to the end of an agent
     step, others as the environment says."""
+    num_workers: Annotated[Int, Field(ge=0, le=1024)] = 0
+    """Processes that share the environments, at most num_envs; 0: they are stepped one after the
+    other in the program's own. Not for environments that are stepped together as they are."""
+    step_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Seconds after which an environment in a worker process is taken to hang; 120."""
+    max_restarts: Annotated[Int, Field(ge=0, le=10**6)] | None = None
+    """How many failures of an environment a session of training makes good by ending the episode
+    and making the environment anew; 3."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the environment's make function."""
 
@@ -371,7 +382,39 @@ def resolve_env_config(config: EnvConfig, spec: EnvSpec) -> EnvConfig:
         defaults["frame_size"] = config.frame_size or FRAME_SIZE
         defaults["frame_stack"] = config.frame_stack or FRAME_STACK
         defaults["crop"] = config.crop or [0, 0]
-    return config.model_copy(update=defaults)
+    return config.model_copy(update=defaults | _resolve_workers(config, spec))
+
+
+def _resolve_workers(config: EnvConfig, spec: EnvSpec) -> dict[str, Any]:
+    """Return the defaults of what concerns worker processes and failures.
+
+    Raises:
+        UsageError: the config asks for what does nothing.
+    """
+    if spec.make_vector is not None:
+        for key in PROCESS_KEYS:
+            if getattr(config, key) not in (None, 0):
+                raise UsageError(
+                    f"[env] {key}: {spec.name} steps all its environments together, in this "
+                    "process, and knows no workers; leave it out."
+                )
+        return {}
+    if config.num_workers > config.num_envs:
+        raise UsageError(
+            f"[env] num_workers: expected at most num_envs = {config.num_envs}, one process an "
+            f"environment, got {config.num_workers}."
+        )
+    if config.num_workers == 0 and config.step_limit_s is not None:
+        raise UsageError(
+            "[env] step_limit_s: only a process of its own can be ended when it hangs; set "
+            "[env] num_workers to 1 or more, or leave step_limit_s out."
+        )
+    restarts = MAX_RESTARTS if config.max_restarts is None else config.max_restarts
+    limit_s = config.step_limit_s or STEP_LIMIT_S
+    return {
+        "step_limit_s": limit_s if config.num_workers else None,
+        "max_restarts": restarts,
+    }
 
 
 def _check_reward(config: EnvConfig, spec: EnvSpec) -> None:
@@ -413,7 +456,13 @@ def _own_actions(spec: EnvSpec, config: EnvConfig) -> IntArray | None:
 
 
 def make_vector_env(
-    spec: EnvSpec, config: EnvConfig, num_envs: int, *, timer: Timer = no_timer
+    spec: EnvSpec,
+    config: EnvConfig,
+    num_envs: int,
+    *,
+    timer: Timer = no_timer,
+    max_restarts: int = 0,
+    repeat: bool = False,
 ) -> VectorEnv:
     """Return `num_envs` environments of a resolved config.
 
@@ -421,16 +470,62 @@ def make_vector_env(
         spec: of the environment.
         config: resolved.
         num_envs: N.
-        timer: measures the preprocessing of pictures, where it does not happen in the emulator.
+        timer: measures the preprocessing of pictures, where it does not happen in the emulator or
+            in a worker process.
+        max_restarts: how many environments that fail are made anew (`take_faults` tells of them).
+        repeat: in worker processes, go on with the episode of one that failed.
 
     Raises:
         UsageError: the environment cannot be made, or its observations cannot be used.
     """
     if spec.make_vector is not None:
         return spec.make_vector(config, num_envs)
-    return SyncVectorEnv(
-        [lambda: _make_single(spec, config, timer=timer)] * num_envs, spec.outcome_reader()
-    )
+    if config.num_workers:
+        if sys.platform == "win32":
+            raise UsageError(
+                "[env] num_workers: worker processes need Linux or macOS; set it to 0, with which "
+                "the same is learned in this process."
+            )
+        from rlagents.envs.workers import WorkerVectorEnv
+
+        assert config.step_limit_s is not None  # resolved
+        return WorkerVectorEnv(
+            _plan(spec, config),
+            spec.name,
+            num_envs,
+            min(config.num_workers, num_envs),
+            step_limit_s=config.step_limit_s,
+            max_restarts=max_restarts,
+            repeat=repeat,
+        )
+    makers = [lambda: make_single(spec, config, timer=timer)] * num_envs
+    return SyncVectorEnv(makers, spec.outcome_reader(), max_restarts=max_restarts)
+
+
+def _plan(spec: EnvSpec, config: EnvConfig) -> dict[str, Any]:
+    """Return what a worker process makes its environments from, as JSON.
+
+    Raises:
+        UsageError: another process cannot get at the function that makes them.
+    """
+    make = None
+    if spec.name in _registered:
+        make = (getattr(spec.make, "__module__", ""), getattr(spec.make, "__qualname__", ""))
+        module, name = make
+        if module in ("", "__main__") or not name or "<" in name:
+            raise UsageError(
+                f"[env] num_workers: a worker process cannot import what makes {spec.name} "
+                f"({spec.make!r}). Let it be a function or a class at the top of a module, or name "
+                "the environment as path/to/file.py:make_env."
+            )
+    return {
+        "config": config.model_dump(mode="json"),
+        "make": make,
+        "name": spec.name,
+        "action_sets": {name: list(actions) for name, actions in spec.action_sets.items()},
+        "outcome": list(spec.outcome),
+        "success": spec.success,
+    }
 
 
 def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
@@ -447,6 +542,9 @@ def make_eval_env(spec: EnvSpec, config: EnvConfig, num_envs: int) -> VectorEnv:
     Raises:
         UsageError: the environment cannot be made, or its observations cannot be used.
     """
+    if spec.make_vector is None and config.num_workers:  # a crash need not happen again
+        restarts = config.max_restarts or 0
+        return make_vector_env(spec, config, num_envs, max_restarts=restarts, repeat=True)
     if spec.make_vector is None or spec.preprocessing is None or num_envs <= _GROUP:
         return make_vector_env(spec, config, num_envs)
     sizes = [min(_GROUP, num_envs - begin) for begin in range(0, num_envs, _GROUP)]
@@ -462,7 +560,7 @@ def make_player(spec: EnvSpec, config: EnvConfig) -> Player:
     if spec.make_player is not None:
         return spec.make_player(config)
     return RenderPlayer(
-        lambda sink: _make_single(spec, config, sink),
+        lambda sink: make_single(spec, config, sink),
         spec.name,
         own_actions=spec.action_names,
         action_set=_own_actions(spec, config),
@@ -496,14 +594,18 @@ def _make_raw(spec: EnvSpec, config: EnvConfig, render_mode: str | None) -> gym.
     return env
 
 
-def _make_single(
+def make_single(
     spec: EnvSpec,
     config: EnvConfig,
     sink: Callable[[Array], None] | None = None,
     *,
     timer: Timer = no_timer,
 ) -> gym.Env[Any, Any]:
-    """Return one environment with every wrapper; with a sink, its rendered frames go there."""
+    """Return one environment with every wrapper; with a sink, its rendered frames go there.
+
+    Raises:
+        UsageError: it cannot be made, or its observations cannot be used.
+    """
     env = _make_raw(spec, config, "rgb_array" if sink is not None else None)
     if config.max_episode_frames is not None:
         env = gym.wrappers.TimeLimit(env, config.max_episode_frames)

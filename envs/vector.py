@@ -6,6 +6,7 @@ environment; one whose episode is over waits for that, and its rows mean nothing
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium as gym
 import numpy as np
 
+from rlagents.envs.faults import EnvFault
 from rlagents.envs.outcomes import OutcomeReader
+from rlagents.spaces import FrameStack
 from rlagents.types import Array, BoolArray, FloatArray, IntArray, Outcome
 
 _NONE: Mapping[int, Outcome] = MappingProxyType({})
@@ -138,14 +141,29 @@ class GroupedVectorEnv:
             group.close()
 
 
+def freeze(observation: Array, space: gym.Space[Any]) -> None:
+    """Let an observation stand for what an environment would have shown next, had it not failed.
+
+    It is the same once more; of a stack the newest frame, since it has to be one of a new frame.
+
+    Args:
+        observation: [...] of one environment, changed in place.
+        space: that it belongs to.
+    """
+    if isinstance(space, FrameStack):
+        observation[:-1] = observation[1:]
+
+
 class SyncVectorEnv:
     """Gymnasium environments stepped one after the other in this process.
 
     An environment with lives may say in its info that one was lost: `life_lost`.
 
     Args:
-        makers: of the environments.
+        makers: make an environment each.
         outcome: reads how an episode came out; `is_success` if it is None.
+        max_restarts: how many environments that fail are made anew, and their episodes truncated;
+            `take_faults` tells of them. The next one is left to raise.
 
     Raises:
         TypeError: an environment returns something else than a Gymnasium environment does.
@@ -155,9 +173,12 @@ class SyncVectorEnv:
         self,
         makers: Sequence[Callable[[], gym.Env[Any, int]]],
         outcome: OutcomeReader | None = None,
+        *,
+        max_restarts: int = 0,
     ) -> None:
         self._outcome = OutcomeReader() if outcome is None else outcome
         self._outcomes: dict[int, Outcome] = {}  # of the episodes that ended in this step
+        self._makers = makers
         self._envs = [make() for make in makers]
         self.num_envs = len(self._envs)
         space = self._envs[0].observation_space
@@ -176,11 +197,18 @@ class SyncVectorEnv:
         self._waiting = np.ones(self.num_envs, dtype=np.bool_)
         self._actions = np.zeros(self.num_envs, dtype=np.int64)
         self.current: int | None = None  # the environment that was called last
+        self._seeds = [0] * self.num_envs
+        self._steps = [0] * self.num_envs  # of each environment's episode
+        self._restarts_left = max_restarts
+        self._faults: list[EnvFault] = []
 
     def reset(self, mask: BoolArray, seeds: Sequence[int]) -> Array:
         """Begin an episode in each environment of `mask`, with one seed for each of them."""
         for index, seed in zip(np.flatnonzero(mask).tolist(), seeds, strict=True):
-            self._begin(index, seed)
+            try:
+                self._begin(index, seed)
+            except Exception as error:  # somebody else's environment: whatever it raises
+                self._make_anew(index, error)
         return self._observation.copy()
 
     def send(self, actions: IntArray) -> None:
@@ -193,9 +221,14 @@ class SyncVectorEnv:
         terminated, truncated, life_lost = np.zeros((3, self.num_envs), dtype=np.bool_)
         self._outcomes = {}
         for index in np.flatnonzero(~self._waiting).tolist():
-            reward[index], terminated[index], truncated[index], life_lost[index] = self._step(
-                index, int(self._actions[index])
-            )
+            try:
+                reward[index], terminated[index], truncated[index], life_lost[index] = self._step(
+                    index, int(self._actions[index])
+                )
+            except Exception as error:  # somebody else's environment: whatever it raises
+                self._make_anew(index, error)
+                freeze(self._observation[index], self.observation_space)
+                truncated[index] = True
         self._waiting |= terminated | truncated
         observation = self._observation.copy()
         return VectorStep(observation, reward, terminated, truncated, life_lost, self._outcomes)
@@ -203,19 +236,43 @@ class SyncVectorEnv:
     def restore(self, seeds: Sequence[int], actions: Sequence[Array]) -> Array:
         """Bring every environment into the middle of the episode of its seed and actions."""
         for index, (seed, played) in enumerate(zip(seeds, actions, strict=True)):
-            self._begin(index, seed)
-            for number, action in enumerate(played, start=1):
-                _, terminated, truncated, _ = self._step(index, int(action))
-                self._waiting[index] = terminated or truncated
-                if self._waiting[index] and number < len(played):
-                    raise ValueError(
-                        f"the episode of seed {seed} ended after {number} steps, not "
-                        f"{len(played)} or more"
-                    )
+            self._replay(index, seed, played.tolist())
         return self._observation.copy()
 
-    def _begin(self, index: int, seed: int) -> None:
+    def take_faults(self) -> list[EnvFault]:
+        """Return what has failed since the last call."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def _replay(self, index: int, seed: int, actions: Sequence[int]) -> None:
+        self._begin(index, seed)
+        for number, action in enumerate(actions, start=1):
+            _, terminated, truncated, _ = self._step(index, action)
+            self._waiting[index] = terminated or truncated
+            if self._waiting[index] and number < len(actions):
+                raise ValueError(
+                    f"the episode of seed {seed} ended after {number} steps, not "
+                    f"{len(actions)} or more"
+                )
+
+    def _make_anew(self, index: int, error: Exception) -> None:
+        """Put a new environment in the place of one that has raised `error`, or raise it again."""
+        if not self._restarts_left:
+            raise error
+        self._restarts_left -= 1
+        with contextlib.suppress(Exception):  # it has failed already
+            self._envs[index].close()
+        self._envs[index] = self._makers[index]()
+        self._waiting[index] = True
+        self._faults.append(EnvFault(index, self._seeds[index], self._steps[index], repr(error)))
+
+    def _call(self, index: int) -> None:
+        """Note which environment is called."""
         self.current = index
+
+    def _begin(self, index: int, seed: int) -> None:
+        self._seeds[index], self._steps[index] = seed, 0
+        self._call(index)
         result = self._envs[index].reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError("reset() must return (observation, info), as in Gymnasium")
@@ -223,7 +280,7 @@ class SyncVectorEnv:
         self._waiting[index] = False
 
     def _step(self, index: int, action: int) -> tuple[float, bool, bool, bool]:
-        self.current = index
+        self._call(index)
         result = self._envs[index].step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             raise TypeError(
@@ -231,13 +288,15 @@ class SyncVectorEnv:
                 "Gymnasium"
             )
         observation, reward, terminated, truncated, info = result
-        self._see(index, observation)
-        if terminated or truncated:
-            outcome = self._outcome.read(info)
-            if outcome is not None:
-                self._outcomes[index] = outcome
+        # All that may raise comes before what is kept: a step that fails leaves no trace.
         life_lost = isinstance(info, dict) and bool(info.get("life_lost", False))
-        return float(reward), bool(terminated), bool(truncated), life_lost
+        told = float(reward), bool(terminated), bool(truncated), life_lost
+        outcome = self._outcome.read(info) if terminated or truncated else None
+        self._see(index, observation)
+        self._steps[index] += 1
+        if outcome is not None:
+            self._outcomes[index] = outcome
+        return told
 
     def _see(self, index: int, observation: Array) -> None:
         if np.shape(observation) != self._observation.shape[1:]:

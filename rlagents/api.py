@@ -151,6 +151,7 @@ class Run(TrainedAgent):
         *,
         output: str | Path | None = None,
         progress: Callable[[int, int], None] = lambda done, steps: None,
+        note: Callable[[str], None] = lambda text: None,
         **view: Unpack[ViewOptions],
     ) -> Path:
         """Write a video of an episode that was played in training, rebuilt from seed and actions.
@@ -159,6 +160,7 @@ class Run(TrainedAgent):
             number: of the episode.
             output: the file's path; in the run's folder if None.
             progress: told before each step how many are done, and how many there are.
+            note: told, in a sentence, of an episode that the environment did not bring to its end.
             **view: how it is shown, as for `record`.
 
         Raises:
@@ -202,6 +204,7 @@ class Run(TrainedAgent):
                 path=name if target is None else numbered(target, 0, 1),
                 about={"env_id": self.config.env.id, "step": episode.step, "training": True},
                 progress=progress,
+                note=note,
             )
 
 

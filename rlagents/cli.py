@@ -701,7 +701,14 @@ def _record(options: argparse.Namespace) -> int:
                 )
         number = options.training_episode
         with _filming():
-            paths = [agent.record_training_episode(number, output=output, **view)]
+            paths = [
+                agent.record_training_episode(
+                    number,
+                    output=output,
+                    note=lambda text: print(f"note: {text}", file=sys.stderr),
+                    **view,
+                )
+            ]
     else:
         with _filming():
             paths = agent.record(

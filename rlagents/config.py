@@ -293,7 +293,8 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
 
 def _check_evaluation(table: EvaluationConfig) -> None:
     """Refuse keys of `[evaluation]` that do nothing without another."""
-    if table.stop_episodes is not None and table.stop_return is table.stop_success is None:
+    no_goal = table.stop_return is None and table.stop_success is None
+    if table.stop_episodes is not None and no_goal:
         raise UsageError(
             "[evaluation] stop_episodes: needs stop_return or stop_success beside it, what is to "
             'be reached; or set it to "none" too.'

@@ -39,6 +39,14 @@ class EpisodeEnded:
 
 
 @dataclass(frozen=True)
+class EnvRestarted:
+    """An environment failed and was made anew."""
+
+    clock: Clock
+    what: str  # happened, and to which environment, in whole sentences
+
+
+@dataclass(frozen=True)
 class Progressed:
     """Some time has passed; for displays."""
 
@@ -86,7 +94,16 @@ class RunEnded:
     state: Literal["finished", "stopped"]
 
 
-Event = RunStarted | EpisodeEnded | Progressed | Logged | Evaluated | CheckpointDue | RunEnded
+Event = (
+    RunStarted
+    | EpisodeEnded
+    | EnvRestarted
+    | Progressed
+    | Logged
+    | Evaluated
+    | CheckpointDue
+    | RunEnded
+)
 
 
 class Observer(Protocol):

@@ -78,10 +78,11 @@ def give_weights(donor: Donor, agent: Agent, config: RunConfig) -> None:
         UsageError: the agent cannot take them.
     """
     there, here = donor.config.get("agent", {}), config.agent_name
-    if there.get("name") not in (here, *agent.weights_from):
+    fitting = (here, *agent.weights_from)
+    if there.get("name") not in fitting:
         raise UsageError(
             f"--init-from: {donor.directory} was trained by {there.get('name')!r} and this config "
-            f"is for {here!r}; choose a run of the same agent."
+            f"is for {here!r}; choose a run of {' or '.join(fitting)}."
         )
     try:
         agent.take_weights(donor.weights, there)

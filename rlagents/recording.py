@@ -32,6 +32,7 @@ def rebuild_episode(
     path: Name,
     about: Mapping[str, Any],
     progress: Callable[[int, int], None] = lambda done, steps: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Play an episode again and write its video and its JSON.
 
@@ -45,6 +46,7 @@ def rebuild_episode(
         path: names the video, from the episode's return and whether it was completed.
         about: goes into the JSON as it is.
         progress: told before each step how many are done, and how many there are.
+        note: told of an episode that did not come to its end.
 
     Raises:
         NotReproducedError: the episode came out otherwise.
@@ -54,7 +56,13 @@ def rebuild_episode(
     take = replay(
         player, seed, actions, values=values, episodic_return=episodic_return, progress=progress
     )
-    return film([take], view, path=path, about=about)
+    written = film([take], view, path=path, about=about)
+    if not take.is_over:
+        note(
+            f"The environment failed in this episode after {take.steps} steps (run.log says how), "
+            "so it ends there."
+        )
+    return written
 
 
 def record_episodes(

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +20,13 @@ import numpy as np
 from rlagents import seeding
 from rlagents.agents.base import Agent, Fault, Policy
 from rlagents.config import EvaluationConfig, RunConfig
-from rlagents.envs import VectorEnv
+from rlagents.envs import EnvFailedError, EnvFault, TellsFaults, VectorEnv
 from rlagents.errors import RunFailedError, StoppedError
 from rlagents.evaluate import PlayedEpisode, num_eval_envs, play_episodes, success_rate_of
 from rlagents.events import (
     CheckpointDue,
     Clock,
+    EnvRestarted,
     EpisodeEnded,
     Evaluated,
     Event,
@@ -123,6 +124,7 @@ class Runner:
         self._evaluated_at = -1
         self._wall_time_before = 0.0
         self._began = time.monotonic()
+        self._env_restarts = 0  # environments that failed and were made anew
         self._sums: dict[str, tuple[Any, int]] = {}  # of each metric: its sum and how many
         self._logged = (0, 0.0)  # step and wall time of the last line of metrics
 
@@ -152,7 +154,7 @@ class Runner:
         total = self._config.total_steps
         shown = time.monotonic()
         yield RunStarted(self._clock(), total)
-        self._begin_episodes()
+        yield from self._begin_episodes()
         try:
             if self._step:  # a stop may have come in an evaluation, even in the last
                 yield from self._due(last=self._step >= total)
@@ -160,7 +162,7 @@ class Runner:
                 if self._should_stop():
                     raise StoppedError("stopped between two steps")
                 yield from self._vector_step()
-                self._begin_episodes()
+                yield from self._begin_episodes()
                 yield from self._due(last=self._step >= total)
                 now = time.monotonic()
                 if now - shown >= _PROGRESS_PERIOD_S:
@@ -212,8 +214,12 @@ class Runner:
             self._agent.observe(transition)
         self._observation = step.observation
         self._step += sum(running.active for running in self._running)
+        failed = yield from self._note_faults()
         for index, running in enumerate(self._running):
             if not running.active:
+                continue
+            if index in failed:  # what was not played is no part of the episode
+                yield self._end_episode(index, running, "truncated", failed=True)
                 continue
             running.actions.append(int(action[index]))
             running.episodic_return += float(step.reward[index])
@@ -227,6 +233,8 @@ class Runner:
         with self._timer("emulate"):
             try:
                 yield
+            except EnvFailedError as error:
+                raise RunFailedError(str(error)) from error
             except Exception as error:  # somebody else's environment: whatever it raises
                 index = getattr(self._env, "current", None)
                 name = f"The environment {self._config.env.id}"
@@ -240,6 +248,25 @@ class Runner:
                     name += " failed"
                 raise RunFailedError(f"{name}: {error!r}.") from error
 
+    def _note_faults(self) -> Generator[Event, None, set[int]]:
+        """Tell of environments that failed and were made anew; return which are in no episode."""
+        if not isinstance(self._env, TellsFaults):
+            return set()
+        faults = self._env.take_faults()
+        for fault in faults:
+            self._env_restarts += 1
+            yield EnvRestarted(self._clock(), self._describe(fault))
+        return {fault.env_index for fault in faults if fault.env_index is not None}
+
+    def _describe(self, fault: EnvFault) -> str:
+        """Return what failed, and what becomes of it."""
+        what = fault.sentence(self._config.env.id)
+        if fault.env_index is None:
+            return f"{what} Its environments are back where they were."
+        running = self._running[fault.env_index]
+        then = "The episode is cut off there" if running.active else "Another seed is tried"
+        return f"{what} {then}, and the environment made anew."
+
     def _learn(self) -> None:
         with self._timer("learn"):
             self._add_metrics(self._agent.learn())
@@ -249,7 +276,13 @@ class Runner:
             self._add_metrics(self._agent.settle())
 
     def _end_episode(
-        self, index: int, running: _Running, end: str, outcome: Outcome | None
+        self,
+        index: int,
+        running: _Running,
+        end: str,
+        outcome: Outcome | None = None,
+        *,
+        failed: bool = False,
     ) -> EpisodeEnded:
         clock = self._clock()
         episode = Episode(
@@ -264,10 +297,11 @@ class Runner:
             clock.wall_time_s,
         )
         self._episodes += 1
-        self._recent.append(running.episodic_return)
-        self._recent_lengths.append(len(running.actions))
-        self._recent_successes.append(None if outcome is None else outcome.success)
-        self._look_for_lateness()
+        if not failed:  # else neither its return nor its end says anything of the policy
+            self._recent.append(running.episodic_return)
+            self._recent_lengths.append(len(running.actions))
+            self._recent_successes.append(None if outcome is None else outcome.success)
+            self._look_for_lateness()
         running.active = False
         return EpisodeEnded(clock, episode, np.array(running.actions, dtype=np.int64))
 
@@ -288,25 +322,32 @@ class Runner:
         late = config.late_period_steps
         return late if self._is_late and late is not None else config.period_steps
 
-    def _begin_episodes(self) -> None:
-        """Reset every environment that is in no episode, unless the agent lets it wait."""
+    def _begin_episodes(self) -> Iterator[Event]:
+        """Reset every environment that is in no episode, unless the agent lets it wait.
+
+        A seed whose reset fails is passed over.
+        """
         idle = np.array([not running.active for running in self._running])
         waiting = self._agent.waiting() if idle.any() else None
         mask = idle if waiting is None else idle & ~waiting
-        if not mask.any():
-            return
-        for index in np.flatnonzero(mask):
-            running = self._running[index]
-            running.seed = seeding.episode_seed(
-                self._config.seed, "training", int(index), running.begun
-            )
-            running.begun += 1
-            running.actions = []
-            running.episodic_return = 0.0
-            running.active = True
-        seeds = [self._running[index].seed for index in np.flatnonzero(mask)]
-        with self._playing():
-            self._observation = self._env.reset(mask, seeds)
+        while mask.any():
+            indexes = np.flatnonzero(mask).tolist()
+            for index in indexes:
+                running = self._running[index]
+                running.seed = seeding.episode_seed(
+                    self._config.seed, "training", index, running.begun
+                )
+                running.begun += 1
+                running.actions = []
+                running.episodic_return = 0.0
+            with self._playing():
+                self._observation = self._env.reset(
+                    mask, [self._running[index].seed for index in indexes]
+                )
+            failed = yield from self._note_faults()
+            for index in indexes:
+                self._running[index].active = index not in failed
+            mask[indexes] = [index in failed for index in indexes]
 
     def _due(self, *, last: bool) -> Iterator[Event]:
         """Evaluate and save where it is time to; a checkpoint includes the evaluation before it."""
@@ -319,6 +360,11 @@ class Runner:
         if time_to_evaluate and self._evaluated_at != self._step:
             with self._timer("evaluate"):
                 evaluated = self._evaluate()
+            if isinstance(self._eval_env, TellsFaults):
+                for fault in self._eval_env.take_faults():
+                    self._env_restarts += 1
+                    what = fault.sentence(f"{self._config.env.id} in the evaluation")
+                    yield EnvRestarted(self._clock(), f"{what} It is back where it was.")
             self._evaluated_at = self._step
             self._next_evaluation = _next_multiple(self._step, period)
             is_best = evaluated.is_best
@@ -402,6 +448,8 @@ class Runner:
         rate = success_rate(self._recent_successes)
         if rate is not None:
             metrics["charts/success_rate"] = rate
+        if self._env_restarts:
+            metrics["charts/env_restarts"] = float(self._env_restarts)
         self._logged = (clock.step, clock.wall_time_s)
         yield Logged(clock, metrics | self._agent.gauges())
 
@@ -451,6 +499,7 @@ class Runner:
             "next_checkpoint": self._next_checkpoint,
             "wall_time_s": self._clock().wall_time_s,
             "experience": experience,
+            "env_restarts": self._env_restarts,
         }
         text = json.dumps(state, indent=1) + "\n"
         (directory / "runner.json").write_text(text, encoding="utf-8")
@@ -481,6 +530,7 @@ class Runner:
         self._next_evaluation = state["next_evaluation"]
         self._next_checkpoint = state["next_checkpoint"]
         self._wall_time_before = state["wall_time_s"]
+        self._env_restarts = state["env_restarts"]
         for index, running in enumerate(self._running):
             running.begun = state["begun"][index]
         if not state["experience"]:
@@ -521,7 +571,7 @@ def has_reached(directory: Path, config: EvaluationConfig) -> bool:
 
 def _is_reached(state: Mapping[str, Any], config: EvaluationConfig) -> bool:
     """Return whether an evaluation had reached its goal, from what `save` has written."""
-    if config.stop_return is config.stop_success is None:
+    if config.stop_return is None and config.stop_success is None:
         return False
     if "enough" in state:
         return state["enough"] is True
@@ -542,6 +592,7 @@ def _read_state(path: Path, num_envs: int) -> dict[str, Any]:
     state.setdefault("is_late", False)
     state.setdefault("recent_successes", [])
     state.setdefault("best_success", None)
+    state.setdefault("env_restarts", 0)
     for key, fits in _STATE.items():
         if key not in state or not fits(state[key]):
             raise ValueError(f"runner.json: {key} is {state.get(key)!r:.80}")
@@ -582,6 +633,7 @@ _STATE: dict[str, Callable[[Any], bool]] = {
     "next_checkpoint": _is_count,
     "wall_time_s": _is_number,
     "experience": lambda value: isinstance(value, bool),
+    "env_restarts": _is_count,
 }
 
 
@@ -591,7 +643,7 @@ def _mean_over(episodes: Sequence[PlayedEpisode]) -> float:
 
 def _are_enough(episodes: Sequence[PlayedEpisode], config: EvaluationConfig) -> bool:
     """Return whether episodes reach all that the run is to reach; never if that is nothing."""
-    if config.stop_return is config.stop_success is None:
+    if config.stop_return is None and config.stop_success is None:
         return False
     if config.stop_return is not None and not _mean_over(episodes) >= config.stop_return:
         return False

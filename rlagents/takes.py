@@ -56,6 +56,7 @@ class Take:
         columns: by agent step, what the JSON beside a video holds.
         episodic_return: so far.
         num_frames: shown so far.
+        is_over: whether the environment has said that the episode is over.
         outcome: how the episode came out; None before its end, or where that is not told.
     """
 
@@ -74,6 +75,7 @@ class Take:
         self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.episodic_return = 0.0
         self.num_frames = 0
+        self.is_over = False
         self.outcome: Outcome | None = None
 
     @property
@@ -107,6 +109,7 @@ class Take:
             self.columns["values"].append(None if values is None else [float(v) for v in values])
             self.columns["terminated"].append(step.terminated)
             self.episodic_return += step.reward
+        self.is_over = step.terminated or step.truncated
         yield from self._show(step.frames[:-1], now)
         self.outcome = step.outcome
         now = now._replace(episodic_return=self.episodic_return, outcome=step.outcome)

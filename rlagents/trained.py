@@ -16,6 +16,7 @@ from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
 from rlagents.config import build_config
 from rlagents.envs import (
+    EnvConfig,
     EnvSpec,
     Player,
     VectorEnv,
@@ -25,6 +26,7 @@ from rlagents.envs import (
     make_vector_env,
     resolve_env_config,
 )
+from rlagents.envs.registry import PROCESS_KEYS
 from rlagents.envs.reproducible import find_difference
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.evaluate import Evaluation, PlayedEpisode, num_eval_envs, play_episodes
@@ -90,7 +92,8 @@ class TrainedAgent:
 
         Args:
             changes: to `[env]`, by key, such as `{"sticky_probability": 0.25}` or
-                `{"id": "mario-1-2"}`; all else stays as it was in training.
+                `{"id": "mario-1-2"}`; all else stays as it was in training, but for worker
+                processes where the environment knows none.
 
         Raises:
             UsageError: a key or value is refused, the environment may not be imported, or it shows
@@ -101,7 +104,8 @@ class TrainedAgent:
         overrides = {f"env.{key}": value for key, value in other._changes.items()}
         other.config = build_config(self._manifest["config"], overrides, str(self._source))
         spec = other._find_env()
-        env_config = resolve_env_config(other.config.env, spec)
+        asked = _without_old_processes(other.config.env, spec, other._changes)
+        env_config = resolve_env_config(asked, spec)
         other.config = other.config.model_copy(update={"env": env_config})
         env = make_vector_env(spec, env_config, 1)
         with playing(env, env_config.id):
@@ -282,6 +286,20 @@ class TrainedAgent:
                 for number, group in enumerate(groups)
             ]
         return paths
+
+
+def _without_old_processes(
+    config: EnvConfig, spec: EnvSpec, changes: Mapping[str, Any]
+) -> EnvConfig:
+    """Leave out what the training said of its processes and means nothing after `changes`."""
+    if spec.make_vector is not None:
+        keys: Sequence[str] = PROCESS_KEYS
+    else:
+        keys = () if config.num_workers else ("step_limit_s",)
+    fields = EnvConfig.model_fields
+    return config.model_copy(
+        update={key: fields[key].default for key in keys if key not in changes}
+    )
 
 
 def _in_words(space: Mapping[str, Any]) -> str:

@@ -139,8 +139,9 @@ def _prepare(parts: _Parts, donor: Donor | None) -> str | None:
         try:
             return _find_difference(parts)
         except Exception as error:  # somebody else's environment: whatever it raises, name it
+            what = error if isinstance(error, RLAgentsError) else repr(error)
             raise UsageError(
-                f"[env] id: {parts.config.env.id} fails when it is played: {error!r}"
+                f"[env] id: {parts.config.env.id} fails when it is played: {what}"
             ) from error
     except BaseException:
         parts.env.close()
@@ -323,7 +324,13 @@ def _build(
     watch = None
     if profile:
         watch = Profile(synchronize=torch.cuda.synchronize) if device == "cuda" else Profile()
-    env = make_vector_env(spec, env_config, env_config.num_envs, timer=watch or no_timer)
+    env = make_vector_env(
+        spec,
+        env_config,
+        env_config.num_envs,
+        timer=watch or no_timer,
+        max_restarts=env_config.max_restarts or 0,
+    )
     try:
         if threads is None:
             threads = machine.choose_threads(
@@ -505,7 +512,9 @@ def _run(
         parts.agent,
         make_eval_env=lambda number: make_eval_env(spec, config.env, number),
         should_stop=stop,
-        overlap=config.device != "cpu" or parts.networks_at_once > 1,
+        overlap=config.device != "cpu"
+        or parts.networks_at_once > 1
+        or config.env.num_workers > 0,  # of slow environments: they are worth a core
         timer=timer,
     )
     try:

@@ -6,8 +6,9 @@ imported without asking, and anywhere else only with `--allow-import`.
 
 How that is known: `user-id` in the user's state folder holds random bytes that nobody else can
 read. Training writes to config.json, under `trained_here`, a keyed hash (HMAC-SHA256) of the whole
-`[env]` table. Whoever does not know the bytes cannot make one, and one that is copied from another
-run holds for the same environment with the same arguments only: code that has run here before.
+`[env]` table but for how many processes it runs in and what becomes of failures. Whoever does not
+know the bytes cannot make one, and one that is copied from another run holds for the same
+environment with the same arguments only: code that has run here before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from rlagents.errors import UsageError
 
 _PURPOSE = "rlagents: this user has trained with this environment here, 1"
 _BYTES = 32
+# Of an `[env]` table, what says nothing of the code that is run; older runs do not have it.
+_HOW_IT_IS_RUN = ("num_workers", "step_limit_s", "max_restarts")
 
 
 def imports_code(env: Mapping[str, Any]) -> bool:
@@ -101,7 +104,8 @@ def require_trust(manifest: Mapping[str, Any], source: Path, *, allow_import: bo
 
 
 def _hash(key: bytes, env: Mapping[str, Any]) -> str:
-    message = json.dumps([_PURPOSE, env], sort_keys=True, separators=(",", ":"))
+    named = {name: value for name, value in env.items() if name not in _HOW_IT_IS_RUN}
+    message = json.dumps([_PURPOSE, named], sort_keys=True, separators=(",", ":"))
     return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
 
 

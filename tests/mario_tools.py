@@ -51,7 +51,7 @@ class FakeConsole:
         self._time -= 1
         self.set_time(self._time)
         self.ram[memory.MODE] = 1
-        self.ram[0x772] = 3
+        self.ram[memory.TASK] = 3
         self.ram[memory.PLAYER_STATE] = 8
         self.ram[0xB5] = 1
 

@@ -12,6 +12,7 @@ import pytest
 
 import benchmark_peers
 import benchmark_vector_env
+import benchmark_workers
 import measuring
 from measuring import OURS, Measurement, summarise
 from peers import PEERS
@@ -244,3 +245,37 @@ def test_environments_that_cannot_be_compared_are_refused(words: list[str]) -> N
     with pytest.raises(SystemExit) as ended:
         benchmark_vector_env.parse(words)
     assert ended.value.code == 2
+
+
+# Slow environments in worker processes
+
+
+@pytest.mark.parametrize("python", [None, "peers/bin/python"])
+def test_every_side_steps_as_many_slow_environments(python: str | None) -> None:
+    words = ["--num-envs", "6", "--workers", "3", "--steps", "40"]
+    words += ["--sb3-python", python] if python else []
+    jobs = benchmark_workers.make_jobs(benchmark_workers.parse(words), 7)
+    assert {side: job.workers for side, job in jobs.items()} == {
+        **{OURS: 3, f"{OURS}-0": 0, f"{OURS}-1": 1, "gymnasium": 6},
+        **({"sb3": 6} if python else {}),
+    }
+    assert {(job.num_envs, job.steps, job.step_ms, job.seed) for job in jobs.values()} == {
+        (6, 40, 2.0, 7)
+    }
+
+
+def test_slow_environments_are_timed_after_their_warm_up() -> None:
+    job = benchmark_workers.Job("gymnasium", 2, 2, 30, 2.0, 1)
+    seen: list[Any] = []
+    seconds = benchmark_workers.time_steps(seen.append, job, lambda: float(len(seen)))
+    assert len(seen) == benchmark_workers.WARM_UP_STEPS + 30
+    assert seconds == 30
+    assert {row.shape for row in seen} == {(2,)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_slow_environments_of_ours_are_stepped(workers: int) -> None:
+    job = benchmark_workers.Job(OURS, 2, workers, 120, 0.01, 1)  # an episode ends meanwhile
+    measured = benchmark_workers.measure(job)
+    assert measured.steps == 240
+    assert measured.settings["env"]["num_workers"] == workers

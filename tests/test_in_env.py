@@ -44,6 +44,42 @@ def test_another_environment_of_the_same_kind(own_run: Path, cli: Cli) -> None:
     assert json.loads(outcome.out)["env_id"] == "CartPole-v1"
 
 
+@pytest.fixture
+def run_in_workers(own_run: Path) -> Path:
+    """The folder of a run as one in two worker processes leaves it."""
+    path = own_run / "config.json"
+    manifest = json.loads(path.read_text())
+    workers = {"num_envs": 4, "num_workers": 2, "step_limit_s": 60.0, "max_restarts": 5}
+    manifest["config"]["env"] |= {"id": "CartPole-v1", **workers}
+    path.write_text(json.dumps(manifest))
+    return own_run
+
+
+def test_worker_processes_are_left_behind_where_there_are_none(
+    run_in_workers: Path, cli: Cli
+) -> None:
+    played = ("evaluate", run_in_workers, "--episodes", 2, "--json", "--env.id", "cartpole")
+    outcome = cli(*played)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["env"] == {"id": "cartpole"}
+    env = rlagents.open_run(run_in_workers).in_env({"id": "cartpole"}).config.env
+    assert (env.num_workers, env.step_limit_s, env.max_restarts) == (0, None, None)
+    asked = cli(*played, "--env.num-workers", 2)
+    assert asked.code == 2
+    assert "[env] num_workers: cartpole steps all its environments together" in asked.err
+
+
+def test_worker_processes_stay_where_there_are_some(run_in_workers: Path) -> None:
+    run = rlagents.open_run(run_in_workers)
+    env = run.in_env({"max_episode_frames": 7}).config.env
+    assert (env.num_workers, env.step_limit_s, env.max_restarts) == (2, 60.0, 5)
+    alone = run.in_env({"num_workers": 0})
+    assert (alone.config.env.step_limit_s, alone.config.env.max_restarts) == (None, 5)
+    assert alone.evaluate(2).returns == run.evaluate(2).returns
+    with pytest.raises(UsageError, match="step_limit_s: only a process of its own"):
+        run.in_env({"num_workers": 0, "step_limit_s": 5.0})
+
+
 def test_a_file_that_the_user_names_is_imported_and_arguments_of_the_run_are_not(
     own_run: Path, tmp_path: Path, cli: Cli
 ) -> None:

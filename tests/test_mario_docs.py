@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from mario_tools import needs_mario
+import pytest
+from mario_tools import BACKENDS, needs_mario
 
 from rlagents.envs import EnvConfig, find_env, make_vector_env, resolve_env_config
 from rlagents.envs.mario import MarioEnv, specs
@@ -40,6 +41,20 @@ def test_the_lines_of_python() -> None:
     assert isinstance(names["env"], MarioEnv)
     assert names["terminated"] is False
     names["env"].close()
+
+
+@needs_mario
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_clock_and_the_speed_of_the_cartridge(backend: str) -> None:
+    """A unit in 20 frames, 3 pixels a frame: until he meets the first enemy."""
+    env = MarioEnv(1, 1, action_set=[["right", "B"]], frame_skip=1, backend=backend)
+    env.reset(seed=0)
+    infos = [env.step(0)[4] for _ in range(100)]
+    x, time = ([info[name] for info in infos] for name in ("x_pos", "time"))
+    ticks = [frame for frame in range(1, 100) if time[frame] < time[frame - 1]]
+    assert np.diff(ticks).tolist() == [20] * 4
+    assert set(np.diff(x[40:])) == {3}
+    env.close()
 
 
 def test_every_option_is_named() -> None:

@@ -108,7 +108,7 @@ def test_single_stages_tell_success_and_the_whole_game_does_not() -> None:
 def ram_of(left: int, area: int = GROUND, **changes: int) -> Any:
     """The RAM of a frame that Mario plays."""
     ram = np.zeros(memory.RAM_SIZE, dtype=np.uint8)
-    ram[memory.MODE], ram[0x772], ram[memory.PLAYER_STATE] = 1, 3, 8
+    ram[memory.MODE], ram[memory.TASK], ram[memory.PLAYER_STATE] = 1, 3, 8
     ram[0xE7], ram[0xE8] = area % 256, area // 256
     ram[0x71A], ram[0x71C] = left // 256, left % 256
     ram[0x74E] = 1 if area == GROUND else 2

@@ -366,9 +366,24 @@ def test_states_of_other_consoles_are_refused() -> None:
 def test_buttons_of_another_shape_are_refused() -> None:
     games = CoreGames(find_rom(), 1, pictures=None)
     start(games)
-    for wrong in (np.zeros(4), np.zeros((1, 3)), np.zeros((1, 4, 1))):
+    for wrong in (
+        [np.zeros(4)],
+        [np.zeros((1, 3))],
+        [np.zeros((1, 4, 1))],
+        [],
+        [np.zeros((1, 4))] * 2,
+    ):
         with pytest.raises(ValueError, match="buttons"):
-            games.play(np.array([True]), [wrong])
+            games.play(np.array([True]), wrong)
+
+
+def test_an_episode_that_ends_in_the_frames_without_a_button_is_refused() -> None:
+    """In 5-1 something runs into a Mario who stands still."""
+    games = CoreGames(find_rom(), 1, pictures=None)
+    games.begin(np.array([True]), [start_state((5, 1))], [300])
+    with pytest.raises(UsageError, match="noop_max: Mario died"):
+        games.begin(np.array([True]), [start_state((5, 1))], [400])
+    games.begin(np.array([True]), [start_state((5, 1))], [300])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -390,7 +405,7 @@ def test_any_buttons_and_any_ram_do_no_harm(seed: int) -> None:
             outcomes.add("played")
         except Exception as error:
             outcomes.add(type(error).__name__)
-    assert outcomes <= {"played", "JammedError", "StuckError"}
+    assert outcomes <= {"played", "JammedError", "StuckError", "UsageError"}
     assert "played" in outcomes
 
 

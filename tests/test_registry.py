@@ -766,8 +766,12 @@ def test_every_key_changes_something(key: str) -> None:
 
 def test_every_key_has_such_a_test() -> None:
     # Which environment it is, shows everywhere; what a lost life means to the agent is the
-    # runner's business and is tested there. Only Mario has rewards, tests/test_mario_registry.py.
-    elsewhere = {"id", "life_loss_terminates", "reward"}
+    # runner's business and is tested there. Processes must change nothing: see test_workers.py.
+    # Only Mario has rewards: tests/test_mario_registry.py.
+    elsewhere = {
+        *("id", "life_loss_terminates", "reward"),
+        *("num_workers", "step_limit_s", "max_restarts"),
+    }
     assert set(CHANGES) | elsewhere == set(EnvConfig.model_fields)
 
 

@@ -264,6 +264,8 @@ def test_without_a_state_folder_of_its_own_it_is_the_homes(
         ("mario-9-1", {"a": 1}, True),
         ("mario-1-1-v0", {"a": 1}, True),
         ("mario-1-1\n", {"a": 1}, True),
+        ("mario-1-1", {"observation": "tiles"}, False),
+        ("mario", {"stall_steps": 9}, False),
         ("LunarLander-v3", {}, False),
         ("LunarLander-v3", {"wind_power": 3}, True),
         ("GymV26Environment-v0", {"env_id": "evil:Id-v0"}, True),
@@ -284,7 +286,7 @@ def test_what_counts_as_code(env_id: str, kwargs: dict[str, Any], is_code: bool)
 
 def test_all_that_comes_with_rlagents_is_built_in() -> None:
     assert all(map(trust._is_built_in, registry._builtin()))
-    for name in ("LunarLander-v3", "my-env", "cartpole2"):
+    for name in ("LunarLander-v3", "my-env", "cartpole2", "mario-9-1", "mario-1-1-mine", "marios"):
         assert not trust._is_built_in(name)
 
 

@@ -24,7 +24,7 @@ from rlagents.errors import UsageError, did_you_mean
 from rlagents.types import Array
 
 HEIGHT, WIDTH = 240, 256
-FRAMES_PER_SECOND = 60.0988  # of an NTSC console
+FRAMES_PER_SECOND = 60.0988  # of an NTSC console, as which nes-py plays the cartridge
 BACKENDS = ("auto", "core", "nes-py")
 _CORE = "rlagents.envs.mario.core"
 

@@ -64,7 +64,11 @@ class StuckError(RLAgentsError):
 _PROBLEMS = {
     1: (JammedError, "Super Mario Bros. met an instruction that the fast console does not have."),
     2: (StuckError, "Super Mario Bros. showed a cut-scene that did not end."),
-    3: (StuckError, "Super Mario Bros. ended before an episode had begun; lower --env.noop-max."),
+    3: (
+        UsageError,
+        "[env] noop_max: Mario died in the frames without a button that begin an episode; set a "
+        "smaller one.",
+    ),
 }
 
 
@@ -399,6 +403,7 @@ class CoreGames:
             waits: frames without a button that follow it, likewise.
 
         Raises:
+            UsageError: an episode ended in those frames.
             RLAgentsError: something that should not happen in the game did.
         """
         begins = (_Begin * self.count)()
@@ -427,8 +432,13 @@ class CoreGames:
             mask: [N].
             buttons: N of uint8 [steps, frame_skip], the bits pressed in each frame; those outside
                 the mask are not looked at.
+
+        Raises:
+            ValueError: they are not as many, or of another shape.
         """
         assert self._running is None, "wait() comes first"
+        if len(buttons) != self.count:
+            raise ValueError(f"expected buttons of {self.count} games, got {len(buttons)}")
         self._buttons = [np.ascontiguousarray(one, dtype=np.uint8) for one in buttons]
         for index, one in enumerate(self._buttons):
             if one.ndim != 2 or one.shape[1] != self.frame_skip:

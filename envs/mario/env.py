@@ -144,9 +144,13 @@ class MarioEnv(gym.Env[Array, int]):
         Args:
             seed: of everything that is drawn in it; None to go on drawing.
             options: not used.
+
+        Raises:
+            UsageError: Mario died in the frames without a button that begin the episode.
         """
         super().reset(seed=seed)
         del options
+        self._over = True  # until the next one has begun
         if seed is not None:
             self._generator = np.random.default_rng(seed)
         number = 0
@@ -159,8 +163,8 @@ class MarioEnv(gym.Env[Array, int]):
         self._over = True  # until it has begun
         if any(game.frame(0).over for _ in range(waits)):
             raise UsageError(
-                f"MarioEnv: noop_max: {waits} frames without a button leave nothing of an episode, "
-                f"got {self._noop_max}; lower it."
+                f"MarioEnv: noop_max: Mario died in the {waits} frames without a button that begin "
+                f"an episode; set one smaller than {self._noop_max}."
             )
         now = Memory(game.console.ram)
         self._pressed = 0  # by the frame before

@@ -22,8 +22,6 @@ START = 8  # the button
 WORLDS, STAGES_OF_WORLD = 8, 4
 LONGEST_WAIT = 2000  # frames; the longest cut-scene takes some hundred
 _PLAYING = 1  # the mode; 0 is the demonstration
-_RUNNING = 3  # the mode's task, once a stage is loaded
-_NORMAL = 8  # the state of a Mario who does what the buttons say
 # Worlds with a short area before their second stage, which counts as an area of its own.
 _WORLDS_WITH_INTRO = (1, 2, 4, 7)
 
@@ -214,7 +212,8 @@ class Game:
         # On nes-py the stage runs by now; elsewhere it may still be loading.
         for _ in range(LONGEST_WAIT):
             now = Memory(self.console.ram)
-            if now[0x772] == _RUNNING and now[memory.PLAYER_STATE] == _NORMAL and now.time:
+            runs = now[memory.TASK] == memory.RUNNING
+            if runs and now[memory.PLAYER_STATE] == memory.NORMAL and now.time:
                 return
             self._write(memory.LEVEL_TIMER, 0)
             self._advance(0)

@@ -341,7 +341,7 @@ EXPORT void games_init(Game *games, const Cartridge *cartridge, i32 count, i32 f
 }
 
 /* Begin an episode in each active game: its start, frames without a button, the first picture on a
- * stack of zeros. An episode that ends meanwhile is a problem: it always would. */
+ * stack of zeros. An episode that ends meanwhile is a problem: it would end so each time. */
 EXPORT void games_begin(const Job *job, const Begin *begins)
 {
     for (i32 index = 0; index < job->count; index++) {

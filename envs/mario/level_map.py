@@ -36,9 +36,6 @@ _BLOCK = 16  # columns, of which each begins a few pictures only
 _MOST_PICTURES = 5
 _PAUSE = 8  # frames between them, in which what moves moves on
 _WALK_HOME = 200  # frames behind the flag, which show the castle
-_TASK = 0x772  # of a mode
-_RUNNING = 3  # the task once a stage is loaded
-_NORMAL = 8  # the state of a Mario who does what the buttons say
 _BEHIND_THE_FLAG = (4, 5)  # the states in which he slides down, and walks to the castle
 _AREA_KIND = 0x74E
 _KINDS = {0: "under water", 1: "above ground", 2: "underground", 3: "castle"}
@@ -80,9 +77,9 @@ class Stitcher:
         self._time += 1
         shown, self._next = self._next, None
         now = Memory(ram)
-        if now[memory.MODE] == 0 or now[_TASK] != _RUNNING:
+        if now[memory.MODE] == 0 or now[memory.TASK] != memory.RUNNING:
             return
-        if now[memory.PLAYER_STATE] not in (_NORMAL, *_BEHIND_THE_FLAG):
+        if now[memory.PLAYER_STATE] not in (memory.NORMAL, *_BEHIND_THE_FLAG):
             return
         area = Area(now[memory.WORLD] + 1, now[memory.STAGE] + 1, now.area_number)
         self._next = area, now.left_edge

@@ -13,14 +13,18 @@ import numpy as np
 from rlagents.types import Array
 
 RAM_SIZE = 0x800
-# The places that the rules write to.
+# Places that the rules write to, and what they wait for.
 PLAYER_STATE = 0x0E
 WORLD = 0x75F
 STAGE = 0x75C
 AREA = 0x760
 MODE = 0x770
+TASK = 0x772  # of a mode
 LEVEL_TIMER = 0x7A0  # of the black screen before a stage
 AREA_TIMER = 0x6DE  # of entering a pipe
+
+RUNNING = 3  # the task once a stage is loaded
+NORMAL = 8  # the state of a Mario who does what the buttons say
 
 _STATUS = {0: "small", 1: "tall"}  # anything else is "fireball"
 _DYING = 0x0B
@@ -74,7 +78,7 @@ class Memory:
 
     @property
     def time(self) -> int:
-        """Return what the game's clock shows; it ticks every 24 frames."""
+        """Return what the game's clock shows; it ticks every 20 frames."""
         return self._number(0x7F8, 3)
 
     @property

@@ -176,7 +176,7 @@ def _state(memory: IntArray, x: IntArray, y: IntArray) -> Array:
     single = (
         (x + 8) % 16 / 16,
         feet % 16 / 16,
-        _signed(memory[:, 0x57]) / 40,  # 40 is as fast as he runs
+        _signed(memory[:, 0x57]) / 40,  # 28 is as fast as he walks, 48 as he runs
         _signed(memory[:, 0x9F]) / 4,
         *(floating == state for state in range(4)),
         status == 1,

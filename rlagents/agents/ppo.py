@@ -513,7 +513,17 @@ class PPO(Agent):
         return Policy(copy.deepcopy(self._network), "probabilities", self._device)
 
     def take_weights(self, weights: Mapping[str, Tensor], table: Mapping[str, Any]) -> None:
-        """Begin with the policy of another run and its values."""
+        """Begin with the policy of another run and its values.
+
+        Raises:
+            UsageError: it is one of REINFORCE that has no values.
+            ValueError: the weights do not fit.
+        """
+        if table.get("name") == "reinforce" and table.get("baseline") != "value":
+            raise UsageError(
+                "--init-from: that run of reinforce has no values; ppo needs one with "
+                '[agent] baseline = "value".'
+            )
         take_over(self._network, weights)
 
     def save(self, directory: Path, *, experience: bool = True) -> None:

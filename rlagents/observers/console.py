@@ -15,6 +15,7 @@ from rlagents.evaluate import success_rate_of
 from rlagents.events import (
     CheckpointDue,
     Clock,
+    EnvRestarted,
     EpisodeEnded,
     Evaluated,
     Event,
@@ -66,6 +67,8 @@ class ConsoleObserver:
                     self._live.start()
             case EpisodeEnded():
                 self._episodes += 1
+            case EnvRestarted(clock, what):
+                self._say(f"warning: step {clock.step:,}: {what}")
             case Progressed(clock, mean_return, success_rate):
                 self._mean_return, self._success_rate = mean_return, success_rate
                 if self._live is not None:
@@ -83,8 +86,8 @@ class ConsoleObserver:
                 note = ""
                 if success_rate_of(episodes) is not None:
                     completed = sum(episode.success is True for episode in episodes)
-                    self._evaluation += f", completed {completed} of {len(episodes)}"
                     note = f", completed {completed} of {len(episodes)}"
+                    self._evaluation += note
                 note += ", the best so far" if event.is_best else ""
                 note += " and enough to finish" if event.is_enough else ""
                 self._say(
