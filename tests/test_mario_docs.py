@@ -12,6 +12,7 @@ from mario_tools import BACKENDS, needs_mario
 from rlagents.envs import EnvConfig, find_env, make_vector_env, resolve_env_config
 from rlagents.envs.mario import MarioEnv, specs
 from rlagents.envs.mario.tiles import PLANES
+from rlagents.envs.registry import PROCESS_KEYS
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "mario.md").read_text(encoding="utf-8")
 
@@ -61,6 +62,6 @@ def test_every_option_is_named() -> None:
     first_columns = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
     rows = {name for column in first_columns for name in re.findall(r"`(\w+)`", column)}
     assert set(specs._KWARGS) | {"stages"} <= rows
-    others = {"id", "num_envs", "kwargs"}  # which are not of this game
+    others = {"id", "num_envs", "kwargs", *PROCESS_KEYS}  # which are not of this game
     assert set(EnvConfig.model_fields) - others <= rows
     assert set(PLANES) <= {row.split(" | ")[0].strip("| ") for row in TEXT.splitlines()}
