@@ -345,6 +345,18 @@ def test_states_that_do_not_fit() -> None:
     other.close()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_episode_that_ends_before_it_begins(backend: str) -> None:
+    env = MarioEnv(1, 2, noop_max=1000, backend=backend)
+    waits = [int(np.random.default_rng(seed).integers(1001)) for seed in range(20)]
+    env.reset(seed=int(np.argmin(waits)))
+    with pytest.raises(UsageError, match=r"noop_max: .* leave nothing of an episode, got 1000"):
+        env.reset(seed=int(np.argmax(waits)))
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+    env.close()
+
+
 def test_actions_that_are_none_are_refused() -> None:
     env = MarioEnv()
     env.reset(seed=1)
