@@ -24,7 +24,8 @@ def gymnasium_poles(num_envs: int, max_steps: int = 500) -> SyncVectorEnv:
 
 
 def assert_equal(one: VectorStep, other: VectorStep) -> None:
-    for name, left, right in zip(VectorStep._fields, one, other, strict=True):
+    assert one.outcomes == other.outcomes == {}
+    for name, left, right in zip(VectorStep._fields[:5], one[:5], other[:5], strict=True):
         assert left.dtype == right.dtype, name
         assert left.tobytes() == right.tobytes(), name
 
