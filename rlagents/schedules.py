@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from rlagents.errors import UsageError
+from rlagents.tables import Table
 from rlagents.types import BoolArray, FloatArray
 
 _Value = TypeVar("_Value")
@@ -23,6 +25,31 @@ class LinearSchedule(NamedTuple):
     def at(self, step: int) -> float:
         """Return the value after so many agent steps."""
         return self.start + min(step / self.steps, 1.0) * (self.end - self.start)
+
+
+def scheduled(table: Table, key: str, step: int) -> float:
+    """Return what a table's key is after so many agent steps.
+
+    That is its value, or on the straight line to `<key>_end` over `<key>_decay_steps`, where they
+    are set.
+    """
+    start, end, steps = (getattr(table, name) for name in (key, *_line(key)))
+    if end is None or steps is None:
+        return float(start)
+    return LinearSchedule(start, end, steps).at(step)
+
+
+def check_scheduled(table: Table, key: str) -> None:
+    """Raise UsageError where only one of `<key>_end` and `<key>_decay_steps` is set."""
+    names = _line(key)
+    given = [name for name in names if getattr(table, name) is not None]
+    if len(given) == 1:
+        (missing,) = set(names) - set(given)
+        raise UsageError(f"[agent] {given[0]}: needs {missing} beside it; set both or neither.")
+
+
+def _line(key: str) -> tuple[str, str]:
+    return f"{key}_end", f"{key}_decay_steps"
 
 
 class Milestones:

@@ -82,7 +82,7 @@ from rlagents.replay import (
     footprint,
     make_replay,
 )
-from rlagents.schedules import LinearSchedule, Milestones
+from rlagents.schedules import LinearSchedule, Milestones, check_scheduled, scheduled
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import Array, Footprint, IntArray, Metrics, Transition
 
@@ -428,11 +428,7 @@ class DQN(Agent):
         late = self._late.choose(config.late_learning_rate)
         if late is not None:
             return late
-        if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
-            return config.learning_rate
-        return LinearSchedule(
-            config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
-        ).at(self._steps)
+        return scheduled(config, "learning_rate", self._steps)
 
     @property
     def update_period(self) -> int:
@@ -842,10 +838,7 @@ def _refuse_idle_options(table: DQNConfig) -> None:
             f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
             "set them to the least and the largest return that can come."
         )
-    end, steps = "learning_rate_end", "learning_rate_decay_steps"
-    if changed(end) != changed(steps):
-        given, missing = (end, steps) if changed(end) else (steps, end)
-        raise UsageError(f"[agent] {given}: needs {missing} beside it; set both or neither.")
+    check_scheduled(table, "learning_rate")
     _check_late(table)
     epsilons = {table.epsilon_start, table.epsilon_end, *(table.late_epsilon or [])}
     if table.epsilon_spread > 0 and epsilons in ({0}, {1}):

@@ -61,7 +61,7 @@ from rlagents.networks import (
 )
 from rlagents.profile import Timer, no_timer
 from rlagents.replay.rollout import Rollout
-from rlagents.schedules import LinearSchedule
+from rlagents.schedules import check_scheduled, scheduled
 from rlagents.tables import Count, Int, Probability, Table
 from rlagents.types import (
     Array,
@@ -325,25 +325,12 @@ class PPO(Agent):
     @property
     def learning_rate(self) -> float:
         """Adam's step size now."""
-        config = self._config
-        return self._scheduled(
-            config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
-        )
+        return scheduled(self._config, "learning_rate", self._steps)
 
     @property
     def entropy_coefficient(self) -> float:
         """The entropy's weight now."""
-        config = self._config
-        return self._scheduled(
-            config.entropy_coefficient,
-            config.entropy_coefficient_end,
-            config.entropy_coefficient_decay_steps,
-        )
-
-    def _scheduled(self, start: float, end: float | None, steps: int | None) -> float:
-        if end is None or steps is None:
-            return start
-        return LinearSchedule(start, end, steps).at(self._steps)
+        return scheduled(self._config, "entropy_coefficient", self._steps)
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
@@ -566,11 +553,7 @@ def _explained_variance(value: FloatArray, target: FloatArray) -> float:
 def _refuse_idle_options(table: PPOConfig) -> None:
     """Raise UsageError where one option leaves another without effect."""
     for key in ("learning_rate", "entropy_coefficient"):
-        names = [f"{key}_end", f"{key}_decay_steps"]
-        given = [name for name in names if getattr(table, name) is not None]
-        if len(given) == 1:
-            (missing,) = set(names) - set(given)
-            raise UsageError(f"[agent] {given[0]}: needs {missing} beside it; set both or neither.")
+        check_scheduled(table, key)
     if table.target_kl is not None and table.epochs == 1:
         raise UsageError(
             "[agent] target_kl: ends the epochs early, and there is one; raise epochs, or leave "

@@ -60,7 +60,7 @@ from rlagents.networks import (
     resolve_precision,
 )
 from rlagents.replay.trajectory import Trajectory
-from rlagents.schedules import LinearSchedule
+from rlagents.schedules import check_scheduled, scheduled
 from rlagents.tables import Count, Probability, Table
 from rlagents.types import Array, BoolArray, FloatArray, IntArray, Metrics, Transition
 
@@ -212,11 +212,7 @@ class Reinforce(Agent):
                 "[network] noisy: reinforce explores by drawing from its policy; leave it out."
             )
         table = _table(config)
-        schedule = ("learning_rate_end", "learning_rate_decay_steps")
-        given = [key for key in schedule if getattr(table, key) is not None]
-        if len(given) == 1:
-            (missing,) = set(schedule) - set(given)
-            raise UsageError(f"[agent] {given[0]}: needs {missing} beside it; set both or neither.")
+        check_scheduled(table, "learning_rate")
         if table.points_per_update is not None and not table.reset_return_at_score:
             raise UsageError(
                 "[agent] points_per_update: needs reset_return_at_score = true, which makes each "
@@ -246,12 +242,7 @@ class Reinforce(Agent):
     @property
     def learning_rate(self) -> float:
         """Adam's step size now."""
-        config = self._config
-        if config.learning_rate_end is None or config.learning_rate_decay_steps is None:
-            return config.learning_rate
-        return LinearSchedule(
-            config.learning_rate, config.learning_rate_end, config.learning_rate_decay_steps
-        ).at(self._steps)
+        return scheduled(self._config, "learning_rate", self._steps)
 
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
