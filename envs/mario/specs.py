@@ -13,17 +13,16 @@ from typing import Any
 import gymnasium as gym
 
 from rlagents.envs.maps import Map, Walk
-from rlagents.envs.mario.backends import make_console, resolve_backend
+from rlagents.envs.mario.backends import FRAMES_PER_SECOND, make_console, resolve_backend
 from rlagents.envs.mario.buttons import ACTION_SETS, BUTTONS, DEFAULT_ACTION_SET, encode
 from rlagents.envs.mario.env import FRAME_SKIP, NOOP_MAX, MarioEnv, check_observation
 from rlagents.envs.mario.game import ALL_STAGES, Game, Target, parse_stages
 from rlagents.envs.mario.level_map import draw_map
-from rlagents.envs.mario.player import MarioPlayer
 from rlagents.envs.mario.rewards import DEFAULT_REWARD, REWARDS
 from rlagents.envs.mario.rom import find_rom
 from rlagents.envs.mario.vector import MarioVectorEnv, fits
 from rlagents.envs.outcomes import OutcomeReader
-from rlagents.envs.players import Player
+from rlagents.envs.players import Player, RenderPlayer
 from rlagents.envs.preprocessing import Preprocessing, StackGrayFrames
 from rlagents.envs.registry import EnvConfig, EnvSpec
 from rlagents.envs.vector import SyncVectorEnv, VectorEnv
@@ -183,7 +182,9 @@ def make_env(
         "noop_max": config.noop_max,
         "max_episode_frames": config.max_episode_frames,
     }
-    env = MarioEnv(**(_place(name) | arguments | config.kwargs), watch=watch)
+    render_mode = None if watch is None else "rgb_array"
+    arguments |= _place(name) | config.kwargs
+    env = MarioEnv(**arguments, watch=watch, render_mode=render_mode)
     if not _shows_pictures(config):
         return env
     assert config.frame_size is not None  # resolved
@@ -206,4 +207,8 @@ def _draw_map(name: str, config: EnvConfig, walks: Sequence[Walk]) -> Map:
 
 
 def _make_player(name: str, config: EnvConfig) -> Player:
-    return MarioPlayer(lambda watch: make_env(name, config, watch), outcome_reader(name))
+    player = RenderPlayer(
+        lambda watch: make_env(name, config, watch), name, outcome=outcome_reader(name)
+    )
+    player.frames_per_second = FRAMES_PER_SECOND  # every frame is watched, not one an agent step
+    return player
