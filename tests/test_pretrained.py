@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mario_tools import needs_mario
 from safetensors.torch import load_file
 
 import rlagents
@@ -25,7 +26,10 @@ from rlagents.pretrained import FOLDER, list_pretrained, pretrained_names, read_
 
 Cli = Callable[..., Any]
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ["cartpole", "pong"]
+NAMES = ["cartpole", "mario-1-1", "pong"]
+PLAYED_HERE = [
+    pytest.param(name, marks=needs_mario if name.startswith("mario") else ()) for name in NAMES
+]
 
 
 def short(name: str, folder: Path) -> Pretrained:
@@ -85,7 +89,7 @@ def test_the_manifest_says_how_it_was_trained(name: str) -> None:
     assert str(Path.home()) not in json.dumps(manifest)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAYED_HERE)
 def test_the_spaces_are_those_of_the_environment(name: str) -> None:
     agent = rlagents.load_pretrained(name)
     env = make_vector_env(find_env(agent.config.env.id), agent.config.env, 2)
@@ -156,6 +160,15 @@ def test_the_pong_agent_plays_and_is_shown(tmp_path: Path) -> None:
     assert sidecar["action"] == played.actions.tolist()
     assert sidecar["num_frames"] == 41
     assert sidecar["step"] == agent.manifest["training"]["step"]
+
+
+@needs_mario
+def test_the_mario_agent_completes_its_stage(cli: Cli) -> None:
+    outcome = cli("evaluate", "mario-1-1", "--pretrained", "--episodes", 2, "--seed", 4, "--json")
+    assert outcome.code == 0
+    result = json.loads(outcome.out)
+    assert [episode["flag_get"] for episode in result["outcomes"]] == [True, True]
+    assert result["success_rate"] == 1.0
 
 
 @pytest.mark.slow
@@ -229,8 +242,10 @@ def test_list_shows_agent_steps_and_score(cli: Cli) -> None:
     assert outcome.code == 0
     assert [line.split()[0] for line in outcome.out.splitlines()] == NAMES
     assert (
-        "cartpole  dqn on cartpole, 30,000 steps: mean return 500.0 ± 0.0 over 100 episodes"
+        "cartpole   dqn on cartpole, 30,000 steps: mean return 500.0 ± 0.0 over 100 episodes"
     ) in outcome.out
+    (mario,) = (line for line in outcome.out.splitlines() if line.startswith("mario-1-1 "))
+    assert mario.endswith("over 100 episodes, 100 % completed")
     rows = json.loads(cli("list", "pretrained", "--json").out)
     assert [(row["name"], row["description"]) for row in rows] == list_pretrained()
 
@@ -241,7 +256,7 @@ def test_an_unknown_name(cli: Cli, here: Path, verb: str) -> None:
     assert outcome.code == 2
     assert outcome.err == (
         "rlagents: There is no pretrained agent 'cartpol'; did you mean 'cartpole'? "
-        "There are: cartpole, pong.\n"
+        "There are: cartpole, mario-1-1, pong.\n"
     )
     assert not names_in(here)
 

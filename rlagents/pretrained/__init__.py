@@ -48,13 +48,15 @@ def list_pretrained() -> list[tuple[str, str]]:
     for name in pretrained_names():
         manifest = read_manifest(FOLDER / name)
         config, played = manifest["config"], manifest["evaluation"]
+        rate = played.get("success_rate")
         rows.append(
             (
                 name,
                 f"{config['agent']['name']} on {config['env']['id']}, "
                 f"{manifest['training']['step']:,} steps: mean return "
                 f"{played['mean_return']:.1f} ± {played['std_return']:.1f} over "
-                f"{played['episodes']} episodes",
+                f"{played['episodes']} episodes"
+                + ("" if rate is None else f", {100 * rate:.0f} % completed"),
             )
         )
     return rows
