@@ -15,8 +15,8 @@ import pytest
 
 from rlagents.envs import EnvConfig, find_env, make_vector_env, resolve_env_config
 from rlagents.envs.mario import core
-from rlagents.envs.mario.core import INFO, CoreConsole, CoreGames, Pictures, StuckError
-from rlagents.envs.mario.game import ALL_STAGES
+from rlagents.envs.mario.core import INFO, CoreConsole, CoreGames, Pictures
+from rlagents.envs.mario.game import ALL_STAGES, GameStuckError
 from rlagents.envs.mario.rom import find_rom
 from rlagents.envs.mario.specs import make_env
 from rlagents.envs.mario.tiles import TILE_SIZE
@@ -353,7 +353,7 @@ def test_a_cut_scene_without_an_end_is_an_error() -> None:
     games = CoreGames(find_rom(), 1, full=True, pictures=None)
     games.begin(np.array([True]), [console.save()], [0])
     games.play(np.array([True]), [np.zeros((1, 4), dtype=np.uint8)])
-    with pytest.raises(StuckError, match="cut-scene"):
+    with pytest.raises(GameStuckError, match="cut-scene"):
         games.wait()
 
 
@@ -405,7 +405,7 @@ def test_any_buttons_and_any_ram_do_no_harm(seed: int) -> None:
             outcomes.add("played")
         except Exception as error:
             outcomes.add(type(error).__name__)
-    assert outcomes <= {"played", "JammedError", "StuckError", "UsageError"}
+    assert outcomes <= {"played", "JammedError", "GameStuckError", "UsageError"}
     assert "played" in outcomes
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rlagents.envs.mario.game import GameStuckError
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.types import Array, BoolArray
 
@@ -57,13 +58,9 @@ class JammedError(RLAgentsError):
     """The program needs an instruction that is not documented."""
 
 
-class StuckError(RLAgentsError):
-    """The game did not go on by itself where it always does."""
-
-
 _PROBLEMS = {
     1: (JammedError, "Super Mario Bros. met an instruction that the fast console does not have."),
-    2: (StuckError, "Super Mario Bros. showed a cut-scene that did not end."),
+    2: (GameStuckError, "Super Mario Bros. showed a cut-scene that did not end."),
     3: (
         UsageError,
         "[env] noop_max: Mario died in the frames without a button that begin an episode; set a "

@@ -243,3 +243,19 @@ def network_table(config: AgentTables) -> NetworkConfig:
     """Return `[network]`, whose class the agent has declared to be the common one."""
     assert isinstance(config.network, NetworkConfig)
     return config.network
+
+
+def refuse_action_value_options(config: AgentTables, agent: str) -> None:
+    """Raise UsageError where `[network]` asks an agent that draws from a policy for DQN's options.
+
+    Args:
+        config: of the run.
+        agent: the agent's name, for the sentence.
+    """
+    network = network_table(config)
+    if network.dueling:
+        raise UsageError(f"[network] dueling: {agent} has no action values; leave it out.")
+    if network.noisy:
+        raise UsageError(
+            f"[network] noisy: {agent} explores by drawing from its policy; leave it out."
+        )

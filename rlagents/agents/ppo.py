@@ -46,6 +46,7 @@ from rlagents.agents.base import (
     Fault,
     Policy,
     network_table,
+    refuse_action_value_options,
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
@@ -284,12 +285,7 @@ class PPO(Agent):
     @classmethod
     def check(cls, config: AgentTables, *, num_envs: int) -> None:
         """Raise UsageError where a rollout cannot be divided, or an option would do nothing."""
-        if network_table(config).dueling:
-            raise UsageError("[network] dueling: ppo has no action values; leave it out.")
-        if network_table(config).noisy:
-            raise UsageError(
-                "[network] noisy: ppo explores by drawing from its policy; leave it out."
-            )
+        refuse_action_value_options(config, "ppo")
         table = _table(config)
         steps = table.rollout_steps * num_envs
         if steps % table.minibatches:

@@ -46,6 +46,7 @@ from rlagents.agents.base import (
     Fault,
     Policy,
     network_table,
+    refuse_action_value_options,
     require_discrete,
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
@@ -205,12 +206,7 @@ class Reinforce(Agent):
     @classmethod
     def check(cls, config: AgentTables, *, num_envs: int) -> None:
         """Raise UsageError where the environments cannot share an update's episodes evenly."""
-        if network_table(config).dueling:
-            raise UsageError("[network] dueling: reinforce has no action values; leave it out.")
-        if network_table(config).noisy:
-            raise UsageError(
-                "[network] noisy: reinforce explores by drawing from its policy; leave it out."
-            )
+        refuse_action_value_options(config, "reinforce")
         table = _table(config)
         check_scheduled(table, "learning_rate")
         if table.points_per_update is not None and not table.reset_return_at_score:
