@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import rlagents
 from rlagents.agents.base import Policy, ValueKind
 from rlagents.envs import (
     EnvConfig,
@@ -52,6 +53,12 @@ class Brightness:
     def values(self, observations: Any) -> Any:
         level = observations[:, -1].astype(np.float32).sum(axis=(1, 2)) % 3
         return -np.abs(level[:, None] - np.arange(3, dtype=np.float32))
+
+
+def test_values_that_are_kept_hold_nothing_else_in_memory() -> None:
+    policy = rlagents.load_pretrained("cartpole").policy()
+    values = policy.values(np.zeros((3, 4), dtype=np.float32))
+    assert values.flags.owndata  # no part of a tensor
 
 
 @pytest.fixture
