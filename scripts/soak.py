@@ -139,7 +139,7 @@ def report(samples: Sequence[Sample], settled: int) -> bool:
             f"{one.fds:>7}{one.threads:>9}"
         )
     counted = [one for one in samples if one.steps >= settled]
-    if len(counted) < 2:
+    if not counted:
         fail(f"--settled: the training has not gone beyond {settled:,} steps")
     memory = [one.rss_kb / 1e3 for one in counted]
     files = [one.fds for one in counted]

@@ -50,7 +50,7 @@ def test_a_training_is_watched_stopped_and_read_again(
         "--runs-dir",
         str(tmp_path / "runs"),
     ]
-    options = ["--steps", "12000", "--period", "0.05", "--settled", "1", "--csv", str(kept)]
+    options = ["--steps", "1000", "--period", "0.05", "--settled", "1", "--csv", str(kept)]
     soak.main([*options, *words])
     printed = capsys.readouterr().out
     samples = soak.read(kept)
