@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+
+from measuring import run_program
 
 SOLVED = 475.0
 PERFECT = 500.0  # every episode lasts to the time limit
@@ -47,22 +47,15 @@ class Result:
     train_seconds: float
 
 
-def run_program(words: Sequence[str]) -> str:
-    """Run `rlagents` with these words and return its standard output."""
-    command = [sys.executable, "-m", "rlagents", *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        fail(f"rlagents {' '.join(words)} ended with {result.returncode}:\n{result.stderr}")
-    return result.stdout
-
-
 def measure(config: str, seed: int, episodes: int, runs_dir: Path) -> Result:
     """Train and evaluate one seed."""
     began = time.perf_counter()
-    output = run_program(["train", config, "--seed", str(seed), "--runs-dir", str(runs_dir)])
+    output = run_program(
+        ["train", config, "--seed", str(seed), "--runs-dir", str(runs_dir)], code=1
+    )
     seconds = time.perf_counter() - began
     run = output.splitlines()[-1].removeprefix("run: ")
-    told = run_program(["evaluate", run, "--episodes", str(episodes), "--json"])
+    told = run_program(["evaluate", run, "--episodes", str(episodes), "--json"], code=1)
     found = json.loads(told)
     return Result(config, seed, found["mean_return"], found["std_return"], found["step"], seconds)
 
@@ -94,12 +87,6 @@ def measure_all(options: argparse.Namespace, runs_dir: Path) -> list[Result]:
             f"train s: median {statistics.median(seconds):.1f}, max {max(seconds):.1f}"
         )
     return results
-
-
-def fail(message: str) -> NoReturn:
-    """End with a message and exit code 1."""
-    print(f"benchmark_cartpole: {message}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measuring import count, fail, show_machine, write_json
+from measuring import count, run_program, show_machine, write_json
+from rlagents.run import RunFolder
 
 STICKY = 0.25  # Machado et al. (2018)
 CONFIGS = ["mario-fast", "mario-fast-dqn", "mario-reinforce", "mario-ppo"]
@@ -53,15 +52,6 @@ class Result:
     completed_sticky: float
 
 
-def run_program(words: Sequence[str]) -> str:
-    """Run `rlagents` with these words and return its standard output."""
-    command = [sys.executable, "-m", "rlagents", *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        fail(f"rlagents {' '.join(words)} ended with {result.returncode}:\n{result.stderr}")
-    return result.stdout
-
-
 def evaluate(run: Path, episodes: int, sticky: float) -> dict[str, float]:
     """Return what the best checkpoint of a run does where frames stick with a probability."""
     words = ["evaluate", str(run), "--episodes", str(episodes), "--json"]
@@ -86,11 +76,10 @@ def measure(
     output = run_program([*words, "--runs-dir", str(runs_dir)])
     seconds = time.perf_counter() - began
     run = Path(output.splitlines()[-1].removeprefix("run: "))
-    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     plain = evaluate(run, options.episodes, 0.0)
     sticky = evaluate(run, options.episodes, STICKY)
     return Result(
-        *(config, stage, seed, status["step"], int(plain["step"]), seconds),
+        *(config, stage, seed, RunFolder(run).status()["step"], int(plain["step"]), seconds),
         *(plain["success_rate"], sticky["success_rate"]),
     )
 

@@ -39,10 +39,10 @@ class Measurement:
         return self.steps / self.seconds
 
 
-def fail(message: str) -> NoReturn:
-    """End with a message and exit code 2."""
+def fail(message: str, *, code: int = 2) -> NoReturn:
+    """End with a message and an exit code."""
     print(f"{Path(sys.argv[0]).stem}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def count(text: str) -> int:
@@ -75,6 +75,19 @@ def check_python(flag: str, python: str | None, modules: str, title: str, set_up
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
         fail(f"{flag}: {python} has no {title} ({reason}).\n{set_up}")
     return python
+
+
+def run_program(words: Sequence[str], *, code: int = 2) -> str:
+    """Run `rlagents` with these words and return its standard output.
+
+    Where it fails, end with what it said on standard error and the exit code.
+    """
+    command = [sys.executable, "-m", "rlagents", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        told = f"rlagents {' '.join(words)} ended with {result.returncode}:\n{result.stderr}"
+        fail(told, code=code)
+    return result.stdout
 
 
 def run_child(side: str, words: Sequence[str]) -> Measurement:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import re
 import signal
@@ -27,6 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from measuring import count, fail, show_machine
+from rlagents.run import RunFolder
 
 FLAT = 0.02  # of the least
 
@@ -73,11 +73,7 @@ def sample(pid: int, steps: int) -> Sample:
 def last_step(log: Path) -> int:
     """Return the agent steps that a run has logged, whose output begins with its folder."""
     found = re.match(r"run: (.+)\n", log.read_text(encoding="utf-8"))
-    metrics = Path(found[1]) / "metrics.jsonl" if found else None
-    if metrics is None or not metrics.exists():
-        return 0
-    whole = [line for line in metrics.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    return int(json.loads(whole[-1])["step"]) if whole else 0
+    return int(RunFolder(Path(found[1])).status().get("step", 0)) if found else 0
 
 
 def watch(
