@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlagents.errors import UsageError, did_you_mean
+from rlagents.wording import percent
 
 MANIFEST = "manifest.json"
 NETWORK = "network.safetensors"
@@ -56,7 +57,7 @@ def list_pretrained() -> list[tuple[str, str]]:
                 f"{manifest['training']['step']:,} steps: mean return "
                 f"{played['mean_return']:.1f} ± {played['std_return']:.1f} over "
                 f"{played['episodes']} episodes"
-                + ("" if rate is None else f", {100 * rate:.0f} % completed"),
+                + ("" if rate is None else f", {percent(rate)} completed"),
             )
         )
     return rows
