@@ -11,7 +11,6 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -173,17 +172,20 @@ class CompressedItems:
     """Items compressed one by one with LZ4, as bytes objects."""
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self._compress, self._decompress = _lz4()
+        self._lz4 = _lz4()
         self._dtype = np.dtype(dtype)
         self._item_bytes = math.prod(shape) * self._dtype.itemsize
-        zeros: bytes = self._compress(bytes(self._item_bytes), store_size=False)
+        zeros = self._compress(np.zeros(shape, dtype))
         self.held = [zeros] * count  # all the same object, until they are written
 
     def put(self, index: IntArray, items: Array) -> None:
         """Write items under their numbers."""
         for number, item in zip(index.tolist(), items, strict=True):
-            plain = np.ascontiguousarray(item, dtype=self._dtype)
-            self.held[number] = self._compress(plain, store_size=False)
+            self.held[number] = self._compress(item)
+
+    def _compress(self, item: Array) -> bytes:
+        plain = np.ascontiguousarray(item, dtype=self._dtype)
+        return bytes(self._lz4.compress_block(plain, store_size=False))
 
     def take(self, index: IntArray, out: Array) -> None:
         """Decompress items into place."""
@@ -191,9 +193,7 @@ class CompressedItems:
         place = out.data.cast("B")
         begin = 0
         for number in index.tolist():
-            place[begin : begin + size] = self._decompress(
-                self.held[number], uncompressed_size=size
-            )
+            self._lz4.decompress_block_into(self.held[number], place[begin : begin + size])
             begin += size
 
     def save(self, path: Path, begin: int, end: int) -> None:
@@ -206,14 +206,15 @@ class CompressedItems:
         """Read compressed items; each is decompressed once, to see that it is one."""
         data = load_array(path, np.uint8, (None,)).tobytes()
         start = 4 * (end - begin)
+        plain = bytearray(self._item_bytes)
         lengths = np.frombuffer(data[:start], dtype="<i4").astype(np.int64)
         if len(data) < start or lengths.min(initial=0) < 0 or start + lengths.sum() != len(data):
             raise ValueError(f"{path.name} holds other lengths than those of its items")
         for number, length in enumerate(lengths.tolist(), start=begin):
             item = data[start : start + length]
             start += length
-            try:  # asking for the right size, so that no more is ever taken
-                size = len(self._decompress(item, uncompressed_size=self._item_bytes))
+            try:
+                size = self._lz4.decompress_block_into(item, plain)
             except Exception as error:  # the compressor has an error class of its own
                 raise ValueError(f"{path.name} holds what is not compressed: {error}") from None
             if size != self._item_bytes:
@@ -236,12 +237,12 @@ def scratch_directory() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _lz4() -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _lz4() -> Any:
     try:
-        import lz4.block
+        import cramjam
     except ImportError:
         raise UsageError(
             '[replay] compression: "lz4" needs a package that is not installed: '
             "pip install 'rlagents[compression]'"
         ) from None
-    return lz4.block.compress, lz4.block.decompress
+    return cramjam.lz4
