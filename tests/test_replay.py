@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +25,7 @@ from replay_simulation import (
     samples,
 )
 
-from rlagents.replay import TransitionRing
+from rlagents.replay import TransitionRing, ring
 from rlagents.replay.frames import FrameRings
 from rlagents.replay.trajectory import Trajectory
 from rlagents.spaces import FrameStack
@@ -119,6 +121,36 @@ def test_a_sample_is_what_the_agent_saw_with_interruptions_too(
     scenario: Scenario, pieces: list[int]
 ) -> None:
     check_scenario(replace(scenario, pieces=pieces), [True] * 4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(scenario=scenarios)
+def test_a_sample_copied_by_two_threads_is_what_the_agent_saw(scenario: Scenario) -> None:
+    with mock.patch.object(ring, "_LARGE_BATCH", 0):
+        check_scenario(scenario, [False] * 4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "store", "threads"),
+    # A stack of 4 frames of 2 by 3 has 24 bytes.
+    [
+        (87_382, {}, ["replay_0"]),
+        (87_382, {"storage": "disk"}, ["replay_0"]),
+        (87_382, {"compression": "lz4"}, []),
+        (87_381, {}, []),
+    ],
+)
+def test_a_second_thread_copies_large_batches_of_plain_frames(
+    batch_size: int, store: dict[str, str], threads: list[str]
+) -> None:
+    space = FrameStack(4, 2, 3)
+    simulation = Simulation(space, 2, seed=5, max_length=9)
+    replay = make_replay(space, 2, capacity=60, batch_size=batch_size, **store)
+    simulation.feed(replay, 20)
+    before = set(threading.enumerate())
+    must, may = expected_sets(simulation, capacity=60, n_step=1, gamma=0.5)
+    assert must <= sampled_actions(simulation, replay, 1, 0.5) <= may
+    assert [thread.name for thread in set(threading.enumerate()) - before] == threads
 
 
 @pytest.mark.parametrize("space", [FrameStack(4, 2, 3), FrameStack(1, 2, 3), VECTOR])

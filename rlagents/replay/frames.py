@@ -102,11 +102,11 @@ class FrameRings:
 
     def oldest_needed(self, envs: IntArray, rows: IntArray) -> IntArray:
         """Return the oldest row that each row's observation is made of: [K] int64."""
-        return rows - self._age[envs, rows % self.rows]
+        return rows - self._age.take(envs * self.rows + rows % self.rows)
 
     def read(self, envs: IntArray, rows: IntArray, out: Array) -> None:
         """Put the observations of rows together in `out`, [K, ...], byte for byte as seen."""
-        age = self._age[envs, rows % self.rows]
+        age = self._age.take(envs * self.rows + rows % self.rows)
         back = np.arange(self.stack - 1, -1, -1)  # oldest first
         wanted = envs[:, None] * self.rows + (rows[:, None] - back) % self.rows
         index = np.where(back <= age[:, None], wanted, self._zero)  # [K, stack]
