@@ -140,7 +140,7 @@ class Run(TrainedAgent):
             if tiled:
                 stem = f"tiled-step-{found.step}-episodes-{episodes}"
                 own = named_by_result(self._folder.videos / stem)
-            return lambda *result: beside_others(own(*result), seeds, self._changes)
+            return lambda *result: beside_others(own(*result), seeds, self._differences())
 
         policy = self._policy(found)
         return self._record(found, policy, episodes, seed, name, tiled=tiled, view=shown)

@@ -63,7 +63,7 @@ def _dispatch(words: list[str]) -> int:
     if words[:1] == ["train"]:
         words, overrides = _split_overrides(words)
     elif words[:1] in (["evaluate"], ["record"]):
-        words, overrides = _split_overrides(words, ("env",))
+        words, overrides = _split_overrides(words, ("env", "evaluation"))
     parser = _make_parser()
     if words[:1] == ["train"] and ("-h" in words or "--help" in words):
         _print_train_help(words[1:], overrides)
@@ -80,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
             if options.command == "resume":
                 return _resume(options)
             return _train(options, overrides)
-    options.env = overrides
+    options.changes = overrides
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "evaluate": _evaluate,
         "record": _record,
@@ -139,7 +139,7 @@ def _make_parser() -> _Parser:
     _add_episodes(evaluate, "the config's number")
     _add_checkpoint(evaluate)
     _add_seed(evaluate)
-    _add_env(evaluate)
+    _add_changes(evaluate)
     _add_allow_import(evaluate)
     evaluate.add_argument(
         "--map",
@@ -223,7 +223,7 @@ def _make_parser() -> _Parser:
         help="what is explained: the value (or log-probability) of the action that was played, or "
         "by how much its value is above the mean of all actions' (default: action)",
     )
-    _add_env(record)
+    _add_changes(record)
     _add_allow_import(record)
 
     watch = verb("watch", "show runs in the browser, with videos, curves and live runs")
@@ -339,15 +339,24 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_runs_dir(parser)
 
 
-def _add_env(parser: argparse.ArgumentParser) -> None:
+def _add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env.KEY",
-        dest="env",
         metavar="VALUE",
         default=argparse.SUPPRESS,
         help="play in another environment than that of training: any key of [env] that leaves "
         "observations and actions as they are, such as --env.sticky-probability 0.25",
     )
+    for key, text in (
+        ("epsilon", "chance of a random action, 0 to 1"),
+        ("sample", "true or false: draw actions from the policy's probabilities"),
+    ):
+        parser.add_argument(
+            f"--evaluation.{key}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{text} (default: as [evaluation] {key} says)",
+        )
 
 
 def _add_pretrained(parser: argparse.ArgumentParser) -> None:
@@ -592,17 +601,20 @@ def _announce(directory: Path) -> None:
 
 
 def _open(options: argparse.Namespace) -> Run | Pretrained:
-    """Return what RUN names, to play in the environment that `--env.KEY` options make of its own.
+    """Return what RUN names, with what `--env.KEY` and `--evaluation.KEY` change.
 
     That is a run or, with --pretrained, an agent that comes with the package.
     """
     from rlagents.config import parse_option_values
 
     agent = _find(options)
-    changes = parse_option_values(options.env)
-    if not changes:
-        return agent
-    return agent.in_env({key.removeprefix("env."): value for key, value in changes.items()})
+    tables: dict[str, dict[str, Any]] = {"evaluation": {}, "env": {}}
+    for name, value in parse_option_values(options.changes).items():
+        table, _, key = name.partition(".")
+        tables[table][key] = value
+    if tables["evaluation"]:
+        agent = agent.with_evaluation(tables["evaluation"])
+    return agent.in_env(tables["env"]) if tables["env"] else agent
 
 
 def _find(options: argparse.Namespace) -> Run | Pretrained:
@@ -665,8 +677,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         return 0
     low, high = result["iqm_ci95"]
     print(f"{result['env_id']}, {result['checkpoint']} of {result['run']}")
-    for key, value in result.get("env", {}).items():
-        print(f"  {key + ' ':12} {value} (not as in training)")
+    for table in ("env", "evaluation"):
+        for key, value in result.get(table, {}).items():
+            print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
     if evaluation.success_rate is not None:
         print(f"  completed    {describe_success(evaluation)}")
@@ -684,9 +697,9 @@ def _record(options: argparse.Namespace) -> int:
     from rlagents.film import ViewOptions, overlay_path
     from rlagents.naming import size_note
 
-    if options.env and hasattr(options, "training_episode"):
+    if options.changes and hasattr(options, "training_episode"):
         raise UsageError(
-            f"--{next(iter(options.env))} does not go with --training-episode, which shows an "
+            f"--{next(iter(options.changes))} does not go with --training-episode, which shows an "
             "episode as it was played; leave one of them out."
         )
     agent = _open(options)

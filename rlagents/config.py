@@ -286,6 +286,11 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
     if len(config.env.id) > _LONGEST_ID:
         raise UsageError(f"{source}: [env] id: expected a name, got {_shown(config.env.id)}.")
     _check_evaluation(config.evaluation)
+    if config.evaluation.sample and getattr(agent, "value_kind", None) == "action values":
+        raise UsageError(
+            f"[evaluation] sample: {name} plays the action of the highest value and has no "
+            "probabilities to draw from; leave it out, or set [evaluation] epsilon."
+        )
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
     return config

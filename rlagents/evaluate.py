@@ -62,7 +62,8 @@ class Evaluation:
     seed: int
     epsilon: float
     played: tuple[PlayedEpisode, ...]
-    env: Mapping[str, Any] = field(default_factory=dict)  # what differs from the training's `[env]`
+    # What differs from the training's config: "env" and "evaluation", each with its keys.
+    differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def returns(self) -> list[float]:
@@ -119,8 +120,7 @@ class Evaluation:
             "returns": self.returns,
             "lengths": self.lengths,
         }
-        if self.env:
-            about["env"] = dict(self.env)
+        about |= {table: dict(keys) for table, keys in self.differences.items()}
         if self.success_rate is not None:
             about["success_rate"] = self.success_rate
         outcomes = [episode.outcome for episode in self.played]

@@ -35,18 +35,19 @@ def named_by_result(stem: Path) -> Name:
 
 
 def beside_others(
-    path: Path, seeds: Sequence[int] | None, env: Mapping[str, Any] | None = None
+    path: Path, seeds: Sequence[int] | None, differences: Mapping[str, Any] | None = None
 ) -> Path:
     """Return the path, with a number if a file of other episodes has it.
 
     Args:
         path: of a video.
         seeds: of the episodes that it shows; None if it takes the place of no file.
-        env: what differs from the training's `[env]`.
+        differences: of what was played from the training's config, by table.
     """
+    shown = None if seeds is None else (list(seeds), dict(differences or {}))
     candidate, number = path, 1
     while candidate.exists() or sidecar(candidate).exists():
-        if seeds is not None and _shows(sidecar(candidate)) == (list(seeds), dict(env or {})):
+        if shown is not None and _shows(sidecar(candidate)) == shown:
             break
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -54,11 +55,11 @@ def beside_others(
 
 
 def _shows(path: Path) -> tuple[list[int], dict[str, Any]] | None:
-    """Return the seeds and changed `[env]` of what a video shows, None if its JSON is no such."""
+    """Return the seeds and differences of what a video shows, None if its JSON is no such."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         seeds = [episode["seed"] for episode in about.get("episodes", [about])]
-        return seeds, about.get("env", {})
+        return seeds, {table: about[table] for table in ("env", "evaluation") if table in about}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 

@@ -14,7 +14,7 @@ from rlagents import machine, maps, seeding
 from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
-from rlagents.config import build_config
+from rlagents.config import RunConfig, build_config
 from rlagents.envs import (
     EnvConfig,
     EnvSpec,
@@ -37,6 +37,8 @@ from rlagents.recording import record_episodes
 from rlagents.spaces import describe_space, rebuild_space
 from rlagents.tiles import MAX_TILES
 from rlagents.trust import require_trust
+
+PROTOCOL_KEYS = ("epsilon", "sample")  # of `[evaluation]`: how a trained agent plays
 
 
 class TrainedAgent:
@@ -65,7 +67,8 @@ class TrainedAgent:
         self.config = build_config(manifest["config"], {}, str(source))
         self._manifest = manifest
         self._source = source
-        self._changes: dict[str, Any] = {}
+        self._changes: dict[str, Any] = {}  # to `[env]`
+        self._protocol: dict[str, Any] = {}  # changes to `[evaluation]`
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
@@ -101,8 +104,7 @@ class TrainedAgent:
         """
         other = copy.copy(self)
         other._changes = {**self._changes, **changes}
-        overrides = {f"env.{key}": value for key, value in other._changes.items()}
-        other.config = build_config(self._manifest["config"], overrides, str(self._source))
+        other.config = other._changed_config()
         spec = other._find_env()
         asked = _without_old_processes(other.config.env, spec, other._changes)
         env_config = resolve_env_config(asked, spec)
@@ -124,6 +126,42 @@ class TrainedAgent:
         )
         other._manifest = {**self._manifest, "reproducible": difference is None}
         return other
+
+    def with_evaluation(self, changes: Mapping[str, Any]) -> Self:
+        """Return the same agent, to be evaluated by another protocol than its config's.
+
+        Args:
+            changes: to `[evaluation]`, by key: `epsilon` and `sample`, such as `{"epsilon": 0.01}`.
+
+        Raises:
+            UsageError: a key or value is refused, or the agent's networks have no probabilities to
+                draw from.
+        """
+        for key in changes:
+            if key not in PROTOCOL_KEYS:
+                flag = "--evaluation." + key.replace("_", "-")
+                raise UsageError(
+                    f"{flag}: of [evaluation], {' and '.join(PROTOCOL_KEYS)} change how a trained "
+                    "agent plays (and --episodes how many it plays); leave this one out."
+                )
+        other = copy.copy(self)
+        other._protocol = {**self._protocol, **changes}
+        config = other._changed_config()
+        other.config = config.model_copy(update={"env": self.config.env})
+        return other
+
+    def _changed_config(self) -> RunConfig:
+        """Return the training's config with all changes to it, as they have been asked for."""
+        tables = {"env": self._changes, "evaluation": self._protocol}
+        overrides = {
+            f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()
+        }
+        return build_config(self._manifest["config"], overrides, str(self._source))
+
+    def _differences(self) -> dict[str, Mapping[str, Any]]:
+        """Return what differs from the training's config, by table, for files and reports."""
+        tables = {"env": self._changes, "evaluation": self._protocol}
+        return {table: keys for table, keys in tables.items() if keys}
 
     def _load(self, weights: Path, device: str) -> Policy:
         """Return the policy that an agent has saved in the folder `weights`.
@@ -182,7 +220,7 @@ class TrainedAgent:
             seed,
             protocol.epsilon,
             played,
-            self._changes,
+            self._differences(),
         )
 
     def check_map(self, output: str | Path) -> None:
@@ -253,8 +291,7 @@ class TrainedAgent:
         evaluation = self._evaluate(found, policy, episodes, seed)
         groups = [evaluation.played] if tiled else [(one,) for one in evaluation.played]
         about = {"env_id": config.env.id, "step": evaluation.step, "values_are": policy.kind}
-        if self._changes:
-            about["env"] = self._changes
+        about |= self._differences()
         with contextlib.ExitStack() as stack:
             if explainers:
                 env = make_vector_env(self._find_env(), config.env, 1)

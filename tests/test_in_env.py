@@ -1,4 +1,4 @@
-"""A trained agent plays in another environment than that of its training."""
+"""A trained agent plays in another environment, or otherwise, than in its training."""
 
 from __future__ import annotations
 
@@ -112,6 +112,10 @@ def test_a_file_that_the_user_names_is_imported_and_arguments_of_the_run_are_not
         ("--env.stickiness", 1, ("unknown key", "sticky_probability")),
         ("--env.id", "pomg", ("there is no environment",)),
         ("--agent.gamma", 1, ("unknown argument",)),
+        ("--evaluation.epsilon", 2, ("--evaluation.epsilon", "at most 1")),
+        ("--evaluation.sample", "true", ("[evaluation] sample", "no probabilities")),
+        ("--evaluation.episodes", 3, ("--evaluation.episodes", "epsilon and sample", "--episodes")),
+        ("--evaluation.eps", 1, ("--evaluation.eps:", "epsilon and sample")),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -137,7 +141,7 @@ def test_a_video_says_where_it_was_played_and_replaces_no_other(own_run: Path) -
     assert "env" not in json.loads(plain.with_suffix(".json").read_text())
     about = json.loads(other.with_suffix(".json").read_text())
     assert about["env"] == {"max_episode_frames": 5}
-    assert beside_others(other, [about["seed"]], about["env"]) == other
+    assert beside_others(other, [about["seed"]], {"env": about["env"]}) == other
     assert beside_others(other, [about["seed"]]) != other
     assert run.in_env({"max_episode_frames": 5}).record(checkpoint="last") == [other]
     assert plain.exists()
@@ -148,3 +152,47 @@ def test_no_change_changes_nothing(own_run: Path) -> None:
     with pytest.raises(UsageError, match="unknown key"):
         run.in_env({"nonsense": 1})
     assert run.in_env({}).config.model_dump() == run.config.model_dump()
+
+
+def test_another_chance_of_random_actions(own_run: Path, cli: Cli) -> None:
+    played = ("evaluate", own_run, "--episodes", 1, "--json", "--env.max-episode-frames", 60)
+    plain = json.loads(cli(*played).out)
+    other = json.loads(cli(*played, "--evaluation.epsilon", 0.9).out)
+    assert "evaluation" not in plain
+    assert (other["epsilon"], other["evaluation"]) == (0.9, {"epsilon": 0.9})
+    assert other["env"] == plain["env"]
+    run = rlagents.open_run(own_run)
+    both = [
+        run.with_evaluation({"epsilon": 0.9}).in_env({"max_episode_frames": 60}),
+        run.in_env({"max_episode_frames": 60}).with_evaluation({"epsilon": 0.9}),
+    ]
+    actions = [one.evaluate(1).played[0].actions.tolist() for one in both]
+    assert actions[0] == actions[1]
+    assert len(actions[0]) == other["lengths"][0]
+    greedy = run.in_env({"max_episode_frames": 60}).evaluate(1).played[0]
+    assert greedy.actions.tolist() != actions[0]
+    assert "epsilon      0.9 (not as in training)" in (
+        cli("evaluate", own_run, "--episodes", 1, "--evaluation.epsilon=0.9").out
+    )
+
+
+def test_actions_drawn_from_probabilities() -> None:
+    mario = rlagents.load_pretrained("mario-1-1").in_env({"max_episode_frames": 400})
+    plain = mario.evaluate(1)
+    drawn = mario.with_evaluation({"sample": True}).evaluate(1)
+    assert drawn.as_dict()["evaluation"] == {"sample": True}
+    best = plain.played[0].values.argmax(axis=1)
+    assert (plain.played[0].actions == best).all()
+    assert (drawn.played[0].actions != drawn.played[0].values.argmax(axis=1)).any()
+
+
+def test_a_video_of_other_play_replaces_no_other(own_run: Path) -> None:
+    run = rlagents.open_run(own_run).in_env({"max_episode_frames": 5})
+    random = run.with_evaluation({"epsilon": 1.0})
+    [plain] = run.record(checkpoint="last")
+    [other] = random.record(checkpoint="last")
+    about = json.loads(other.with_suffix(".json").read_text())
+    assert about["evaluation"] == {"epsilon": 1.0}
+    assert other != plain
+    assert random.record(checkpoint="last") == [other]
+    assert "evaluation" not in json.loads(plain.with_suffix(".json").read_text())

@@ -899,13 +899,12 @@ def test_evaluation_keys(
         evaluation__period_steps=120,
         evaluation__episodes=4,
         evaluation__epsilon=1.0,
-        evaluation__sample=True,
     )
     rows = (run.directory / "evaluations.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["120", "240", "360", "480"]
     assert {row.split(",")[2] for row in rows} == {"4"}
     assert [len(call["seeds"]) for call in calls] == [4] * 4
-    assert {(call["epsilon"], call["sample"]) for call in calls} == {(1.0, True)}
+    assert {(call["epsilon"], call["sample"]) for call in calls} == {(1.0, False)}
     played = run.evaluate(episodes=20).played
     assert {int(action) for episode in played for action in episode.actions[:1]} == {0, 1}
 

@@ -97,6 +97,8 @@ class Agent(Protocol):
     Config: ClassVar[type[Table]]
     NetworkConfig: ClassVar[type[Table] | None] = None
     ReplayConfig: ClassVar[type[Table] | None] = None
+    # What its policies' values are; None leaves that to each policy.
+    value_kind: ClassVar[ValueKind | None] = None
     # Keys of `[agent]` that decide what the network looks like or what its outputs mean.
     network_keys: ClassVar[tuple[str, ...]] = ()
     # The key that decides how much `footprint` is, in its table.

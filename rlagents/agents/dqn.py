@@ -56,6 +56,7 @@ from rlagents.agents.base import (
     AgentTables,
     Fault,
     Policy,
+    ValueKind,
     network_table,
     require_discrete,
 )
@@ -261,6 +262,7 @@ class DQN(Agent):
     Config: ClassVar[type[Table]] = DQNConfig
     NetworkConfig: ClassVar[type[Table] | None] = NetworkConfig
     ReplayConfig: ClassVar[type[Table] | None] = ReplayConfig
+    value_kind: ClassVar[ValueKind | None] = "action values"
     network_keys: ClassVar[tuple[str, ...]] = ("loss", "num_atoms", "value_min", "value_max")
 
     def __init__(
