@@ -20,7 +20,7 @@ from rlagents.envs import (
     make_vector_env,
     resolve_env_config,
 )
-from rlagents.envs.mario import memory
+from rlagents.envs.mario import MarioEnv, memory
 from rlagents.envs.mario.level_map import STATUS_ROWS, Area, Stitcher, draw_map
 from rlagents.envs.mario.memory import Memory
 from rlagents.envs.mario.specs import make_env
@@ -81,6 +81,29 @@ def test_a_limit_ends_an_episode_where_mario_is() -> None:
             make_vector_env(find_env("mario-1-1"), config, 1), [0] * 9
         ).values()
         assert (step, outcome.success, outcome.values["x_pos"]) == (4, False, 40)
+
+
+@needs_mario
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_info_says_it_where_the_environment_is_somebodys_own(backend: str) -> None:
+    def infos(env: MarioEnv, script: Sequence[int]) -> list[dict[str, Any]]:
+        env.reset(seed=0)
+        found = []
+        for action in script:
+            _, _, terminated, truncated, info = env.step(action)
+            found.append(info)
+            if terminated or truncated:
+                break
+        env.close()
+        return found
+
+    flag = infos(MarioEnv(stages=["1-1"], backend=backend), WAY)
+    death = infos(MarioEnv(1, 1, backend=backend), RIGHT)
+    limit = infos(MarioEnv(1, 1, backend=backend, max_episode_frames=8), RIGHT)
+    assert [told[-1]["is_success"] for told in (flag, death, limit)] == [True, False, False]
+    assert not any("is_success" in info for told in (flag, death, limit) for info in told[:-1])
+    game = infos(MarioEnv(None, backend=backend, max_episode_frames=8), RIGHT)
+    assert (len(game), "is_success" in game[-1]) == (2, False)
 
 
 @needs_mario

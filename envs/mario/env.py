@@ -23,6 +23,7 @@ from rlagents.envs.mario.game import Game, Target, parse_stage, parse_stages
 from rlagents.envs.mario.memory import Memory
 from rlagents.envs.mario.rewards import Played, Reward, find_reward
 from rlagents.envs.mario.tiles import TILE_SIZE, tile_grid
+from rlagents.envs.outcomes import IS_SUCCESS
 from rlagents.errors import UsageError, did_you_mean
 from rlagents.types import Array
 
@@ -106,6 +107,7 @@ class MarioEnv(gym.Env[Array, int]):
             )
         check_observation(observation)
         self.targets = _targets(world, stage, stages)
+        self._is_whole_game = world is None and stages is None
         self._buttons = encode(action_set)
         self._names = action_names(action_set)
         self._reward = find_reward(reward)
@@ -183,7 +185,8 @@ class MarioEnv(gym.Env[Array, int]):
         """Hold an action for the frame skip, or until the episode is over.
 
         The info has, beside what 7.4.0's has, `life_lost`: a life was lost and the game goes on,
-        and `area`: a number that tells the parts of a stage from each other.
+        and `area`: a number that tells the parts of a stage from each other. In an episode's last
+        step `is_success` says whether the stage was completed, but for the whole game.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over.
@@ -219,6 +222,8 @@ class MarioEnv(gym.Env[Array, int]):
         truncated = not frame.over and (stalled or self._steps >= self._max_steps)
         self._over = frame.over or truncated
         info = {**frame.info, "life_lost": life_lost, "area": now.area_number}
+        if self._over and not self._is_whole_game:
+            info[IS_SUCCESS] = frame.info["flag_get"]
         return self._observe(), reward, frame.over, truncated, info
 
     @property
