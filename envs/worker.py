@@ -266,7 +266,7 @@ def _outlive_signals() -> None:
 
     They are handled and not ignored, since processes that environments start would ignore them too.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
         signal.signal(getattr(signal, name), lambda number, frame: None)
 
 

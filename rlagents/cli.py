@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except RLAgentsError as error:
-        print(f"rlagents: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"rlagents: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("rlagents: stopped", file=sys.stderr)
@@ -597,7 +598,12 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _announce(directory: Path) -> None:
-    print(f"run: {directory}", flush=True)
+    """Say where a run is; a run goes on though nobody reads that any longer."""
+    try:
+        print(f"run: {directory}", flush=True)
+    except OSError:
+        # Python would try again at its end, and make an error of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open(options: argparse.Namespace) -> Run | Pretrained:

@@ -13,21 +13,28 @@ from typing import Any, Self
 from rlagents.errors import StoppedError
 
 _EXIT_CODE = StoppedError.exit_code
-# SIGUSR1 is what a cluster's scheduler sends some time before it takes the machine away.
+# SIGUSR1 is what a cluster's scheduler sends some time before it takes the machine away; SIGHUP
+# comes when the terminal is closed or the connection to it is lost.
 _NUMBERS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 )
+# It comes more than once, from the shell and from the system, and nobody sits there who insists.
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopSignal:
-    """Notes SIGINT, SIGTERM and SIGUSR1 while it is entered; a second one ends the process.
+    """Notes SIGINT, SIGTERM, SIGUSR1 and SIGHUP while entered; a second one ends the process.
+
+    SIGHUP is never the second one, and is left alone where it is ignored, as under `nohup`.
 
     Python calls a handler between two of its own steps only. So that a second signal ends a process
     that waits for an emulator or a disk as well, a thread of its own counts what has come.
 
     Args:
         count: whether to count in that way; not beside somebody who takes a signal and then sends
-            it again, as web servers do.
+            it again, as web servers do. They know nothing of SIGHUP, so that is left alone too.
     """
 
     def __init__(self, *, count: bool = True) -> None:
@@ -64,6 +71,8 @@ class StopSignal:
             self._at_once = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == _HANGUP:
+            return
         if self.requested:
             os._exit(_EXIT_CODE)  # nothing on disk is ever half-written under its final name
         self.requested = True
@@ -76,7 +85,9 @@ class StopSignal:
             if self._counts:
                 self._begin_to_count()
             for number in _NUMBERS:
-                self._previous[number] = signal.signal(number, self._handle)
+                ignored = not self._counts or signal.getsignal(number) == signal.SIG_IGN
+                if not (number == _HANGUP and ignored):
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def _begin_to_count(self) -> None:
@@ -108,7 +119,10 @@ def _insist(reader: int) -> None:
     """End the process at the second signal that is written to a pipe, until that is closed."""
     seen = 0
     while number := os.read(reader, 1):
-        seen += number[0] in _NUMBERS
+        if number[0] == _HANGUP:
+            seen = max(seen, 1)
+        else:
+            seen += number[0] in _NUMBERS
         if seen > 1:
             os._exit(_EXIT_CODE)
     os.close(reader)

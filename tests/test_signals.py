@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,15 @@ from rlagents.runner import Runner
 from rlagents.signals import StopSignal
 
 Cli = Callable[..., Any]
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def heeds_hangups() -> Iterator[None]:
+    """Let SIGHUP mean what it means unless `nohup` has started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def send(number: signal.Signals) -> None:
@@ -58,6 +66,16 @@ def test_what_somebody_else_passes_on_is_no_second_signal() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert stop()
         assert threading.active_count() == threads
+
+
+def test_a_hangup_that_is_ignored_stays_so_and_servers_are_left_to_themselves() -> None:
+    with StopSignal(count=False):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with StopSignal() as stop:
+        send(signal.SIGHUP)
+        assert not stop()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -125,6 +143,34 @@ def test_a_second_signal_ends_the_process_whatever_it_does(number: str, where: s
     program = SECOND.format(number=number, where=where)
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
     assert done.returncode == 130
+
+
+HANGUPS = """
+import os, signal, time
+from rlagents.signals import StopSignal
+
+with StopSignal() as stop:
+    for name in {names}:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(0.1)  # the thread that counts has counted
+    print(stop())
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["SIGHUP", "SIGHUP", "SIGHUP"], 0),  # a terminal that is closed sends several
+        (["SIGTERM", "SIGHUP"], 0),
+        (["SIGHUP", "SIGTERM"], 130),
+    ],
+)
+def test_a_hangup_is_never_the_second_signal(names: list[str], code: int) -> None:
+    program = HANGUPS.format(names=names)
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (code, "True\n" if code == 0 else "")
 
 
 # --- runs ----------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 from rich.console import Console, Group
@@ -31,8 +32,19 @@ from rlagents.wording import duration, percent
 _PLAIN_PERIOD_S = 10.0  # between plain lines
 
 
+class _Console(Console):
+    """One that raises where nobody reads any longer; rich ends the program there."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise
+
+
 class ConsoleObserver:
     """Shows progress on standard error and keeps plain lines in run.log.
+
+    Where nothing can be shown any longer, since a terminal was closed or a pipe's reader has ended,
+    the run goes on, and so does run.log.
 
     Args:
         folder: the run's.
@@ -44,7 +56,7 @@ class ConsoleObserver:
         self, folder: RunFolder, *, quiet: bool = False, console: Console | None = None
     ) -> None:
         self._folder = folder
-        self._console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = console or _Console(stderr=True, quiet=quiet, highlight=False)
         self._live: Live | None = None
         self._total = 0
         self._first = Clock(0, 0, 0.0)
@@ -64,7 +76,7 @@ class ConsoleObserver:
                 self._first, self._total, self._said_s = clock, total, clock.wall_time_s
                 if self._console.is_terminal and not self._console.quiet:
                     self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-                    self._live.start()
+                    self._show(self._live.start)
             case EpisodeEnded():
                 self._episodes += 1
             case EnvRestarted(clock, what):
@@ -110,15 +122,30 @@ class ConsoleObserver:
 
     def close(self) -> None:
         """Take the panel away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(OSError):
+                live.stop()
 
     def _say(self, text: str, *, panel_shows_it: bool = False) -> None:
+        self._keep(text)
+        if not (panel_shows_it and self._live is not None):
+            self._show(lambda: self._console.print(Text(text), soft_wrap=True))
+
+    def _keep(self, text: str) -> None:
         with contextlib.suppress(OSError):  # it may be the full disk that is spoken of
             append_whole(self._folder.directory / "run.log", f"{text}\n".encode())
-        if not (panel_shows_it and self._live is not None):
-            self._console.print(Text(text), soft_wrap=True)
+
+    def _show(self, show: Callable[[], object]) -> None:
+        """Show something, unless there is nobody left to show it to."""
+        if self._console.quiet:
+            return
+        try:
+            show()
+        except OSError as error:
+            self._console.quiet = True
+            self._keep(f"warning: nothing more can be shown ({error.strerror}); the run goes on")
+            self.close()
 
     def _speed(self) -> float:
         return self._metrics.get("charts/SPS", 0.0) or (

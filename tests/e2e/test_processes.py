@@ -1,10 +1,13 @@
-"""Whole processes: one writer at a time, and signals that come before there is a run."""
+"""Whole processes: one writer at a time, signals, and terminals that go away."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,3 +118,78 @@ def test_preemption_saves(start: Callable[[float], Started], cli: Cli) -> None:
     step = rlagents.open_run(one.run).status()["step"]
     resumed = cli("resume", one.run, "--total-steps", step + 100)
     assert f"resuming at step {step:,}, exactly" in resumed.err
+
+
+# --- terminals and pipes that go away ----------------------------------------
+
+
+def train_at(tmp_path: Path, total_steps: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a training that shows its progress somewhere."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "rlagents", "train", "cartpole-dqn"),
+            *("--total-steps", total_steps, "--evaluation.period-steps", "500"),
+            *("--evaluation.episodes", "1", "--recording.enabled", "false"),
+            *("--runs-dir", str(tmp_path), "--name", "run"),
+        ],
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_though_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    process = train_at(tmp_path, "2000", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"run: {tmp_path / 'run'}\n"
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert rlagents.open_run(tmp_path / "run").status()["state"] == "finished"
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "warning: nothing more can be shown (Broken pipe); the run goes on" in log
+    assert "finished at step 2,000" in log
+
+
+def close_terminal_of(tmp_path: Path, total_steps: str, hangup: Any) -> subprocess.Popen[str]:
+    """Start a training at a terminal, which is closed once there is something to show.
+
+    Args:
+        tmp_path: for its run.
+        total_steps: of the training.
+        hangup: what SIGHUP does; `nohup` ignores it.
+    """
+    master, terminal = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, hangup)
+
+    where = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    process = train_at(tmp_path, total_steps, preexec_fn=take_terminal, **where)
+    os.close(terminal)
+    seen = b""
+    while b"evaluation" not in seen:
+        seen += os.read(master, 10_000)
+    os.close(master)
+    return process
+
+
+@pytest.mark.slow
+def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path: Path, cli: Cli) -> None:
+    process = close_terminal_of(tmp_path, "1e9", signal.SIG_DFL)
+    assert process.wait(timeout=120) == 130
+    run = rlagents.open_run(tmp_path / "run")
+    status = run.status()
+    assert status["state"] == "stopped"
+    assert run.checkpoint("last").step == status["step"] > 0
+    resumed = cli("resume", run.directory, "--total-steps", status["step"] + 100)
+    assert f"resuming at step {status['step']:,}, exactly" in resumed.err
+
+
+@pytest.mark.slow
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    process = close_terminal_of(tmp_path, "4000", signal.SIG_IGN)
+    assert process.wait(timeout=120) == 0
+    assert rlagents.open_run(tmp_path / "run").status()["state"] == "finished"
+    assert "finished at step 4,000" in (tmp_path / "run" / "run.log").read_text()
