@@ -127,9 +127,8 @@ def _make_parser() -> _Parser:
         type=_count,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="agent steps in all, 1 or more, whatever stop_return and stop_success an evaluation "
-        "has reached "
-        "(default: as the run was begun with)",
+        help="agent steps in all, 1 or more; a run that had reached its stop_return and "
+        "stop_success goes on without them (default: as the run was begun with)",
     )
     _add_allow_import(resume)
     _add_profile(resume)
@@ -537,7 +536,7 @@ def _print_train_help(words: list[str], overrides: Mapping[str, Any]) -> None:
     agent_names = [chosen] if names else [name for name, _ in list_agents()]
     shown: set[str] = set()
     title = f"of {names[0]}" if names else "with the agents' own defaults"
-    print(f'\nkeys of the config, {title}; each is an option, and "none" leaves one out:')
+    print(f"\nkeys of the config, {title}; each is an option (none leaves out what can be none):")
     for agent in agent_names:
         for option in options(RunConfig.for_agent(agent), tables):
             if option.name.startswith("agent.") and len(agent_names) > 1:

@@ -51,7 +51,8 @@ class EvaluationConfig(Table):
     """Finish once this share of an evaluation's episodes is completed, where the environment tells;
     beside stop_return, both must be reached in one evaluation."""
     stop_episodes: Count | None = None
-    """First go on evaluating until so many episodes have reached that, if these are more."""
+    """Once an evaluation reaches that, play on with the same weights, up to so many episodes in
+    all, and finish only if all of them together reach it."""
     late_return: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Once the mean return of the last 100 training episodes is this or more, evaluate every
     late_period_steps instead, for good; independent of [agent] late_return."""
@@ -79,9 +80,9 @@ class CheckpointConfig(Table):
     """`[checkpoint]`: what can be gone back to."""
 
     period_steps: Steps = 100_000
-    """Agent steps between checkpoints; there is always one at the end."""
+    """Agent steps between checkpoints; there is one at each best evaluation and at the end, too."""
     keep: Count = 3
-    """Checkpoints kept besides the best one."""
+    """The newest checkpoints that are kept; the best one is kept too, however old."""
     replay: Literal["always", "on-exit", "never"] = "on-exit"
     """When stored experience is saved too, so that resuming is exact; on-exit keeps the replay of
     the newest only."""

@@ -132,7 +132,8 @@ class DQNConfig(Table):
         Annotated[list[Annotated[float, Field(ge=-1e12, le=1e12)]], Field(min_length=1)] | None
     ) = None
     """Returns that begin stages, one after the other and for good: each once the mean of the last
-    20 training episodes is this or more. Its value of each late_ key then holds."""
+    20 training episodes is this or more. From then on its own entry in the lists
+    late_learning_rate, late_update_period_steps and late_epsilon holds."""
     late_episodes: list[Annotated[Int, Field(ge=1, le=100_000)]] | None = None
     """In place of 20, the training episodes of that mean, one number for each late_return."""
     late_learning_rate: list[Annotated[float, Field(gt=0, le=1)]] | None = None

@@ -9,8 +9,8 @@ more of the bias, the nearer beta is to 1:
 
     w_i = (1 / M * 1 / P(i))^beta / max_j w_j
 
-A new transition has the highest priority of all updates so far, 1 before the first (Algorithm 1,
-lines 2 and 6). A batch takes one draw from each of B equal shares of the sum (Appendix B.2.1).
+A new transition has the highest priority of all updates so far, at least 1 (Algorithm 1, lines 2
+and 6). A batch takes one draw from each of B equal shares of the sum (Appendix B.2.1).
 
 Differences from the paper:
 - The maximum is taken over the batch, and not over all that is held, as most implementations have
