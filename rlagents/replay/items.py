@@ -169,7 +169,11 @@ class DiskItems:
 
 
 class CompressedItems:
-    """Items compressed one by one with LZ4, as bytes objects."""
+    """Items compressed one by one with LZ4, as bytes objects.
+
+    Each begins with its size, 4 bytes that files do not have: without it, cramjam first tries to
+    read the beginning of the compressed item as one.
+    """
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._lz4 = _lz4()
@@ -185,7 +189,7 @@ class CompressedItems:
 
     def _compress(self, item: Array) -> bytes:
         plain = np.ascontiguousarray(item, dtype=self._dtype)
-        return bytes(self._lz4.compress_block(plain, store_size=False))
+        return bytes(self._lz4.compress_block(plain, store_size=True))
 
     def take(self, index: IntArray, out: Array) -> None:
         """Decompress items into place."""
@@ -198,7 +202,7 @@ class CompressedItems:
 
     def save(self, path: Path, begin: int, end: int) -> None:
         """Write the lengths of compressed items, [K] int32, and the items one after the other."""
-        items = self.held[begin:end]
+        items = [item[_SIZE_BYTES:] for item in self.held[begin:end]]
         lengths = np.array([len(item) for item in items], dtype="<i4")
         save_array(path, np.frombuffer(lengths.tobytes() + b"".join(items), dtype=np.uint8))
 
@@ -207,11 +211,12 @@ class CompressedItems:
         data = load_array(path, np.uint8, (None,)).tobytes()
         start = 4 * (end - begin)
         plain = bytearray(self._item_bytes)
+        size_first = self._item_bytes.to_bytes(_SIZE_BYTES, "little")
         lengths = np.frombuffer(data[:start], dtype="<i4").astype(np.int64)
         if len(data) < start or lengths.min(initial=0) < 0 or start + lengths.sum() != len(data):
             raise ValueError(f"{path.name} holds other lengths than those of its items")
         for number, length in enumerate(lengths.tolist(), start=begin):
-            item = data[start : start + length]
+            item = size_first + data[start : start + length]
             start += length
             try:
                 size = self._lz4.decompress_block_into(item, plain)
@@ -222,8 +227,9 @@ class CompressedItems:
             self.held[number] = item
 
 
-# A bytes object's header, its place in the list, and what the allocator rounds up to.
-_BYTES_OBJECT = 33 + 8 + 16
+_SIZE_BYTES = 4
+# A bytes object's header, its size, its place in the list, and what the allocator rounds up to.
+_BYTES_OBJECT = 33 + _SIZE_BYTES + 8 + 16
 
 
 def scratch_directory() -> Path:
