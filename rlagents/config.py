@@ -287,14 +287,28 @@ def build_config(tables: Mapping[str, Any], overrides: Mapping[str, Any], source
     if len(config.env.id) > _LONGEST_ID:
         raise UsageError(f"{source}: [env] id: expected a name, got {_shown(config.env.id)}.")
     _check_evaluation(config.evaluation)
-    if config.evaluation.sample and getattr(agent, "value_kind", None) == "action values":
-        raise UsageError(
-            f"[evaluation] sample: {name} plays the action of the highest value and has no "
-            "probabilities to draw from; leave it out, or set [evaluation] epsilon."
-        )
     if hasattr(agent, "check"):
         agent.check(config, num_envs=config.env.num_envs)
     return config
+
+
+def check_sample(config: RunConfig) -> None:
+    """Refuse to draw actions where an agent has no probabilities; older runs may have asked for it.
+
+    Raises:
+        UsageError: it is asked for in vain.
+    """
+    agent = find_agent(config.agent_name)
+    if config.evaluation.sample and getattr(agent, "value_kind", None) == "action values":
+        raise no_sample(config.agent_name)
+
+
+def no_sample(agent: str) -> UsageError:
+    """Return what is said where an agent without probabilities is to draw actions from them."""
+    return UsageError(
+        f"[evaluation] sample: {agent} plays the action of the highest value and has no "
+        "probabilities to draw from; leave it out, or set [evaluation] epsilon."
+    )
 
 
 def _check_evaluation(table: EvaluationConfig) -> None:

@@ -14,7 +14,7 @@ from rlagents import machine, maps, seeding
 from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, Policy
 from rlagents.checkpoint import Checkpoint
-from rlagents.config import RunConfig, build_config
+from rlagents.config import RunConfig, build_config, no_sample
 from rlagents.envs import (
     EnvConfig,
     EnvSpec,
@@ -134,8 +134,7 @@ class TrainedAgent:
             changes: to `[evaluation]`, by key: `epsilon` and `sample`, such as `{"epsilon": 0.01}`.
 
         Raises:
-            UsageError: a key or value is refused, or the agent's networks have no probabilities to
-                draw from.
+            UsageError: a key or value is refused.
         """
         for key in changes:
             if key not in PROTOCOL_KEYS:
@@ -160,8 +159,16 @@ class TrainedAgent:
 
     def _differences(self) -> dict[str, Mapping[str, Any]]:
         """Return what differs from the training's config, by table, for files and reports."""
-        tables = {"env": self._changes, "evaluation": self._protocol}
-        return {table: keys for table, keys in tables.items() if keys}
+        trained = build_config(self._manifest["config"], {}, str(self._source))
+        differences: dict[str, Mapping[str, Any]] = {}
+        for table, changes in (("env", self._changes), ("evaluation", self._protocol)):
+            now, then = (
+                getattr(config, table).model_dump(mode="json") for config in (self.config, trained)
+            )
+            changed = {key: now[key] for key in changes if now[key] != then[key]}
+            if changed:
+                differences[table] = changed
+        return differences
 
     def _load(self, weights: Path, device: str) -> Policy:
         """Return the policy that an agent has saved in the folder `weights`.
@@ -195,6 +202,8 @@ class TrainedAgent:
     ) -> Evaluation:
         """Let a checkpoint's policy play whole episodes by the config's evaluation protocol."""
         protocol = self.config.evaluation
+        if self._protocol.get("sample") and policy.kind != "probabilities":
+            raise no_sample(self.config.agent_name)
         count = protocol.episodes if episodes is None else episodes
         if count < 1:
             raise UsageError(f"--episodes: expected 1 or more, got {count}.")

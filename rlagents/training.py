@@ -15,7 +15,7 @@ from rlagents import machine, trust
 from rlagents.agents import find_agent
 from rlagents.agents.base import Agent, require_discrete
 from rlagents.checkpoint import CheckpointStore
-from rlagents.config import RunConfig, build_config
+from rlagents.config import RunConfig, build_config, check_sample
 from rlagents.envs import (
     EnvSpec,
     VectorEnv,
@@ -94,6 +94,7 @@ def start_run(
         RunFailedError: the run began and could not go on.
         StoppedError: it was asked to stop, and was saved if it had begun.
     """
+    check_sample(config)
     if init_checkpoint is not None and init_from is None:
         raise UsageError("--init-checkpoint: needs --init-from RUN beside it, whose it is.")
     with StopSignal() as stop:

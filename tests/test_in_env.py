@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rlagents
@@ -196,3 +197,30 @@ def test_a_video_of_other_play_replaces_no_other(own_run: Path) -> None:
     assert other != plain
     assert random.record(checkpoint="last") == [other]
     assert "evaluation" not in json.loads(plain.with_suffix(".json").read_text())
+
+
+def test_what_is_as_in_training_is_no_change(own_run: Path, cli: Cli) -> None:
+    run = rlagents.open_run(own_run)
+    [plain] = run.record(checkpoint="last")
+    table = run.config.evaluation.epsilon
+    same = run.with_evaluation({"epsilon": table}).in_env({"frame_skip": run.config.env.frame_skip})
+    assert same.record(checkpoint="last") == [plain]
+    played = ("evaluate", own_run, "--episodes", 1, "--evaluation.epsilon", table)
+    assert "not as in training" not in cli(*played).out
+    assert "evaluation" not in json.loads(cli(*played, "--json").out)
+
+
+def test_numbers_of_other_kinds_are_said_plainly(own_run: Path) -> None:
+    run = rlagents.open_run(own_run).with_evaluation({"epsilon": np.float32(0.5)})
+    assert json.dumps(run.evaluate(1).as_dict()["evaluation"]) == '{"epsilon": 0.5}'
+
+
+def test_runs_that_had_asked_for_it_in_vain_are_read(own_run: Path, cli: Cli) -> None:
+    played = ("evaluate", own_run, "--episodes", 1, "--json")
+    before = json.loads(cli(*played).out)
+    path = own_run / "config.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["evaluation"]["sample"] = True
+    path.write_text(json.dumps(manifest))
+    assert json.loads(cli(*played).out)["returns"] == before["returns"]
+    assert cli("resume", own_run, "--total-steps", 700).code == 0
