@@ -17,12 +17,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from rlagents.errors import UsageError, did_you_mean
+from rlagents.errors import RLAgentsError, UsageError, did_you_mean
 from rlagents.history import History, read_history
 from rlagents.output import check_name, check_writable, write_whole
 from rlagents.run import RunFolder
 from rlagents.statistics import RECENT_EPISODES
 from rlagents.types import EvaluationRow
+from rlagents.watch.videos import otherwise, read_header
 from rlagents.wording import duration, percent, value_text
 
 MAX_VIDEO_BYTES = 25_000_000  # mails refuse more
@@ -60,6 +61,14 @@ class Video:
     def id(self) -> str:
         """Return what the video is called."""
         return self.path.stem
+
+    @property
+    def otherwise(self) -> str | None:
+        """Return what was not as in training when it was played, None if nothing was."""
+        try:
+            return otherwise(read_header(self.path.with_suffix(".json")))
+        except RLAgentsError:
+            return None
 
     @property
     def num_bytes(self) -> int:
@@ -128,7 +137,7 @@ def choose_video(history: History, wanted: str | None) -> Video | None:
             )
     else:
         best = history.best_evaluation
-        played = [video for video in videos if not video.of_training]
+        played = [video for video in videos if not video.of_training and not video.otherwise]
         shown = [video for video in played if best is not None and video.step == best.step]
         chosen = next(reversed(shown or played or videos), None)
     if chosen is not None and chosen.num_bytes > MAX_VIDEO_BYTES:
@@ -285,6 +294,8 @@ def _embedded(video: Video) -> dict[str, str]:
 def _caption(video: Video) -> str:
     played = "an episode of training" if video.of_training else "an evaluation"
     parts = [f"{played} at step {video.step:,}"]
+    if video.otherwise:
+        parts.append(video.otherwise)
     try:
         about = json.loads(video.path.with_suffix(".json").read_text(encoding="utf-8"))
         parts.append(f"return {float(about['episodic_return']):g}")

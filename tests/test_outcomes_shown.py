@@ -138,6 +138,27 @@ def test_videos_say_whether_the_episode_was_completed(run: Path) -> None:
     assert [video["completed"] for video in videos] == [True, False, None]
 
 
+def test_what_was_played_otherwise_is_said_and_is_not_what_a_report_shows(run: Path) -> None:
+    usual, other = "step-300-episode-0-return-9", "step-300-episode-0-return-20"
+    fake_video(run, usual)
+    fake_video(run, other, env={"frame_skip": 2}, evaluation={"epsilon": 0.5, "\u001b": []})
+    said = [video["otherwise"] for video in Library(run.parent).details("mario")["videos"]]
+    assert set(said) == {None, "frame_skip = 2, epsilon = 0.5, \ufffd = []"}
+    history = read_history(run, Path())
+    chosen = choose_video(history, None)
+    assert chosen is not None
+    assert chosen.id == usual
+    asked_for = choose_video(history, other)
+    assert asked_for is not None
+    assert asked_for.otherwise == "frame_skip = 2, epsilon = 0.5, \ufffd = []"
+    assert "frame_skip = 2, epsilon = 0.5" in render_report(history, asked_for)
+    (run / "videos" / f"{usual}.json").unlink()
+    (run / "videos" / f"{usual}.mp4").unlink()
+    only = choose_video(history, None)
+    assert only is not None
+    assert only.id == other  # better than none
+
+
 # --- report and comparison ---
 
 

@@ -284,6 +284,7 @@ def test_a_run_in_full(browser: Browser, runs: Path) -> None:
             "episode": 0,
             "return": 9.0,
             "completed": None,
+            "otherwise": None,
             "length": 2,
             "frames_per_second": 50.0,
             "num_frames": 3,

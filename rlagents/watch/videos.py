@@ -17,11 +17,13 @@ import pydantic_core
 
 from rlagents.errors import RLAgentsError, UsageError
 from rlagents.watch.values import number
+from rlagents.wording import printable, value_text
 
 OVERLAYS = ("gradient", "grad-cam", "perturbation")
 MIME = {".mp4": "video/mp4", ".webm": "video/webm"}
 LARGEST_SIDECAR = 64 << 20
 _HEAD = 1 << 14  # bytes of a sidecar in which what is not a list of all steps stands
+_LONGEST_CHANGES = 200  # characters
 _IN_HEAD = {"num_frames", "seed", "episodic_return", "episodic_length"}
 _NAME = re.compile(
     r"(training-|tiled-)?step-(\d+)-episodes?-(\d+)-return-"
@@ -177,6 +179,18 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     return about
 
 
+def otherwise(header: Mapping[str, Any]) -> str | None:
+    """Return what was not as in training when an episode was played: `epsilon = 0.5`.
+
+    Args:
+        header: of the video's JSON.
+    """
+    tables = [header.get(table) for table in ("env", "evaluation")]
+    changes = [change for table in tables if isinstance(table, dict) for change in table.items()]
+    text = ", ".join(f"{key} = {value_text(value)}" for key, value in changes)
+    return printable(text)[:_LONGEST_CHANGES] or None
+
+
 def describe_video(
     name: str,
     header: Mapping[str, Any],
@@ -212,6 +226,7 @@ def describe_video(
         "episode": None if is_tiled else count,  # of tiles it is how many there are
         "return": episodic_return,
         "completed": completed,
+        "otherwise": otherwise(header),
         "length": number(header.get("episodic_length")),
         "frames_per_second": _size(header.get("frames_per_second")),
         "num_frames": _size(header.get("num_frames")),

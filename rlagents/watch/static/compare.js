@@ -5,7 +5,7 @@ import { readAddress, writeAddress } from "./address.js";
 import { Chart, faint, literal, timeUnit } from "./charts.js";
 import { byId, choice, el, setText } from "./dom.js";
 import { Ensemble } from "./ensemble.js";
-import { count, number, numberOf, short } from "./format.js";
+import { count, number, numberOf, otherwise, short } from "./format.js";
 import { notify, settle } from "./notices.js";
 import { Panel } from "./panel.js";
 import { OverlaySwitch, nextReward } from "./player.js";
@@ -112,7 +112,7 @@ class Seat {
 function optionOf(video) {
   const what = video.kind === "training"
     ? `training episode ${count(video.episode)}`
-    : `${short(video.step)} steps${numberOf(video)}`;
+    : `${short(video.step)} steps${numberOf(video)}${otherwise(video)}`;
   return `${what}: ${number(video.return)}`;
 }
 

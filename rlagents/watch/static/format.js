@@ -61,9 +61,14 @@ export function numberOf(video) {
   return video.episode ? `, episode ${count(video.episode)}` : "";
 }
 
+/** Return how an episode was not played as in training; nothing where it was. */
+export function otherwise(video) {
+  return video.otherwise ? `, ${video.otherwise}` : "";
+}
+
 /** Return what a video shows, in few words. */
 export function videoTitle(video) {
-  const end = video.completed ? ", completed" : "";
+  const end = (video.completed ? ", completed" : "") + otherwise(video);
   return video.kind === "training"
     ? `Training episode ${count(video.episode)}${end}`
     : `Evaluation at ${count(video.step)} steps${numberOf(video)}${end}`;

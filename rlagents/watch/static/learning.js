@@ -1,7 +1,7 @@
 // The learning curve of a run: episodes, their mean, evaluations, and the videos on it.
 
 import { Chart, faint, timeUnit } from "./charts.js";
-import { percent } from "./format.js";
+import { otherwise, percent } from "./format.js";
 import { colour } from "./theme.js";
 
 /** The chart of a run; every point and every mark of it can be played. */
@@ -118,7 +118,7 @@ function videoTrace(videos, at) {
     customdata: videos.map((video) => ({
       play: "video", key: video.id,
       title: (video.kind === "training" ? `training episode ${video.episode}` : "evaluation")
-        + (video.completed ? ", completed" : ""),
+        + (video.completed ? ", completed" : "") + otherwise(video),
     })),
     marker: {
       size: 15, symbol: "triangle-right", color: colour("--video"),

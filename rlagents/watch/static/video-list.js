@@ -1,7 +1,7 @@
 // The list of a run's videos: evaluations by step, then the training episodes that were rebuilt.
 
 import { el, icon, setText } from "./dom.js";
-import { count, number, numberOf, short, videoTitle } from "./format.js";
+import { count, number, numberOf, otherwise, short, videoTitle } from "./format.js";
 
 /** A list of buttons, each of which plays a video. */
 export class VideoList {
@@ -51,7 +51,7 @@ export class VideoList {
         icon("play"),
         el("span", { class: "what" },
           training ? `Episode ${count(video.episode)}` : `${short(video.step)} steps`,
-          el("span", { class: "quiet", text: training ? " training" : numberOf(video) })),
+          el("span", { class: "quiet", text: training ? " training" : numberOf(video) + otherwise(video) })),
         el("span", { class: "end" }),
         el("span", { class: "looks quiet" }),
         el("span", { class: "long quiet", text: `${count(video.length)} steps` }),
@@ -71,8 +71,8 @@ export function sortVideos(videos) {
   );
 }
 
-/** Return the evaluation's video that was recorded last, null if there is none. */
+/** Return the evaluation's video that was recorded last, played as in training; null if there is none. */
 export function latestVideo(videos) {
-  const evaluations = sortVideos(videos).filter((video) => video.kind === "evaluation");
+  const evaluations = sortVideos(videos).filter((video) => video.kind === "evaluation" && !video.otherwise);
   return evaluations[evaluations.length - 1] ?? null;
 }
