@@ -17,6 +17,7 @@ import numpy as np
 from rlagents.envs.faults import EnvFault
 from rlagents.envs.outcomes import OutcomeReader
 from rlagents.spaces import FrameStack
+from rlagents.streams import silence_gone_streams
 from rlagents.types import Array, BoolArray, FloatArray, IntArray, Outcome
 
 _NONE: Mapping[int, Outcome] = MappingProxyType({})
@@ -260,6 +261,8 @@ class SyncVectorEnv:
         if not self._restarts_left:
             raise error
         self._restarts_left -= 1
+        if isinstance(error, OSError):  # it may have printed where nobody is left to read it
+            silence_gone_streams()
         with contextlib.suppress(Exception):  # it has failed already
             self._envs[index].close()
         self._envs[index] = self._makers[index]()

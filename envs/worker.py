@@ -267,7 +267,9 @@ def _outlive_signals() -> None:
     They are handled and not ignored, since processes that environments start would ignore them too.
     """
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
-        signal.signal(getattr(signal, name), lambda number, frame: None)
+        number = getattr(signal, name)
+        if not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):  # under nohup
+            signal.signal(number, lambda number, frame: None)
 
 
 def _die_with(parent: int) -> None:

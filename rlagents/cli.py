@@ -11,10 +11,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from rlagents.errors import RLAgentsError, StoppedError, UsageError, did_you_mean, nearest_name
 from rlagents.signals import StopSignal
+from rlagents.streams import silence_gone_streams
 
 if TYPE_CHECKING:
     from rlagents.api import Pretrained, Run
@@ -48,15 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except RLAgentsError as error:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"rlagents: {error}", file=sys.stderr)
+        _print_quietly(f"rlagents: {error}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("rlagents: stopped", file=sys.stderr)
+        _print_quietly("rlagents: stopped", sys.stderr)
         return StoppedError.exit_code
-    except BrokenPipeError:  # `rlagents list envs | head`
-        sys.stderr.close()
+    except OSError:  # `rlagents list envs | head`
+        if not silence_gone_streams():
+            raise
         return 0
+
+
+def _print_quietly(text: str, file: TextIO) -> None:
+    """Print a line; that nobody is left to read it is no error."""
+    try:
+        print(text, file=file, flush=True)
+    except OSError:
+        silence_gone_streams()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -489,7 +498,7 @@ def _flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         parser.parse_args([command or "--help", "--help"])
-    return re.findall(r"--[a-z][a-z-]+", text.getvalue())
+    return re.findall(r"--[a-z][a-z.-]+", text.getvalue())
 
 
 def _refuse(word: str, command: str | None, known_options: Sequence[str]) -> NoReturn:
@@ -597,12 +606,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _announce(directory: Path) -> None:
-    """Say where a run is; a run goes on though nobody reads that any longer."""
-    try:
-        print(f"run: {directory}", flush=True)
-    except OSError:
-        # Python would try again at its end, and make an error of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print_quietly(f"run: {directory}", sys.stdout)
 
 
 def _open(options: argparse.Namespace) -> Run | Pretrained:
@@ -647,11 +651,16 @@ def _busy(text: str) -> Iterator[None]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as shown:
-        shown.add_task(text, total=None)
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    shown.add_task(text, total=None)
+    shown.start()
+    try:
         yield
+    finally:
+        try:
+            shown.stop()
+        except OSError:  # the terminal is gone
+            silence_gone_streams()
 
 
 def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rlagents.errors import StoppedError
+from rlagents.streams import silence_gone_streams
 
 _EXIT_CODE = StoppedError.exit_code
 # SIGUSR1 is what a cluster's scheduler sends some time before it takes the machine away; SIGHUP
@@ -20,14 +21,15 @@ _NUMBERS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
     if hasattr(signal, name)
 )
-# It comes more than once, from the shell and from the system, and nobody sits there who insists.
+# It comes more than once, from the shell and from the system, often with SIGTERM right behind, and
+# nobody sits there who insists.
 _HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopSignal:
     """Notes SIGINT, SIGTERM, SIGUSR1 and SIGHUP while entered; a second one ends the process.
 
-    SIGHUP is never the second one, and is left alone where it is ignored, as under `nohup`.
+    SIGHUP is none of the two that count, and is left alone where it is ignored, as by `nohup`.
 
     Python calls a handler between two of its own steps only. So that a second signal ends a process
     that waits for an emulator or a disk as well, a thread of its own counts what has come.
@@ -39,6 +41,7 @@ class StopSignal:
 
     def __init__(self, *, count: bool = True) -> None:
         self.requested = False
+        self._insisted = False  # a signal came that SIGHUP is not
         self._counts = count
         self._at_once = False
         self._previous: dict[signal.Signals, Any] = {}
@@ -71,10 +74,14 @@ class StopSignal:
             self._at_once = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == _HANGUP:
-            return
-        if self.requested:
+        if number == _HANGUP:
+            silence_gone_streams()  # or whoever prints next would fail
+        elif self._insisted:
             os._exit(_EXIT_CODE)  # nothing on disk is ever half-written under its final name
+        else:
+            self._insisted = True
+        if self.requested:
+            return
         self.requested = True
         if self._at_once:
             raise KeyboardInterrupt  # no Exception, so that nobody takes it for a failure
@@ -119,10 +126,7 @@ def _insist(reader: int) -> None:
     """End the process at the second signal that is written to a pipe, until that is closed."""
     seen = 0
     while number := os.read(reader, 1):
-        if number[0] == _HANGUP:
-            seen = max(seen, 1)
-        else:
-            seen += number[0] in _NUMBERS
+        seen += number[0] in _NUMBERS and number[0] != _HANGUP
         if seen > 1:
             os._exit(_EXIT_CODE)
     os.close(reader)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -420,6 +422,49 @@ def test_a_live_panel_on_a_terminal(folder: RunFolder) -> None:
     assert "\x1b" not in log
     assert "500/1,000" in log
     assert "finished at step 1,000" in log
+
+
+@pytest.mark.parametrize("events_before", range(len(A_RUN)))
+def test_a_terminal_may_be_gone_at_any_moment(
+    folder: RunFolder, events_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(
+        "rlagents.observers.console.silence_gone_streams", lambda: looked.append("there")
+    )
+    master, terminal = os.openpty()
+    file = os.fdopen(terminal, "w")
+    observer = ConsoleObserver(folder, console=Console(force_terminal=True, file=file))
+    for event in A_RUN[:events_before]:
+        observer(event)
+    os.close(master)
+    for event in A_RUN[events_before:]:
+        observer(event)
+    observer.close()
+    with contextlib.suppress(OSError):  # of what could not be shown
+        file.close()
+    log = (folder.directory / "run.log").read_text()
+    assert log.count("warning: nothing more can be shown") == len(looked) == 1
+    assert log.splitlines()[-1].startswith("finished" if events_before < 7 else "warning")
+
+
+def test_a_terminal_that_is_busy_for_a_moment_is_none_that_is_gone(folder: RunFolder) -> None:
+    class Busy(io.StringIO):
+        times = 0
+
+        def write(self, text: str) -> int:
+            self.times += "evaluation" in text
+            if self.times == 1:
+                raise BlockingIOError
+            return super().write(text)
+
+    shown = Busy()
+    observer = ConsoleObserver(folder, console=Console(file=shown, width=120))
+    for event in A_RUN:
+        observer(event)
+    assert "evaluation" in shown.getvalue()  # a little later
+    assert "finished at step 1,000" in shown.getvalue()
+    assert "nothing more" not in (folder.directory / "run.log").read_text()
 
 
 def test_completed_episodes_are_spoken_of(folder: RunFolder) -> None:

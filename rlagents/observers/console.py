@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,6 +28,7 @@ from rlagents.events import (
 )
 from rlagents.files import append_whole
 from rlagents.run import RunFolder
+from rlagents.streams import silence_gone_streams
 from rlagents.wording import duration, percent
 
 _PLAIN_PERIOD_S = 10.0  # between plain lines
@@ -75,8 +77,9 @@ class ConsoleObserver:
             case RunStarted(clock, total):
                 self._first, self._total, self._said_s = clock, total, clock.wall_time_s
                 if self._console.is_terminal and not self._console.quiet:
-                    self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-                    self._show(self._live.start)
+                    live = Live(console=self._console, auto_refresh=False, transient=True)
+                    if self._show(live.start):
+                        self._live = live
             case EpisodeEnded():
                 self._episodes += 1
             case EnvRestarted(clock, what):
@@ -84,7 +87,8 @@ class ConsoleObserver:
             case Progressed(clock, mean_return, success_rate):
                 self._mean_return, self._success_rate = mean_return, success_rate
                 if self._live is not None:
-                    self._live.update(self._panel())
+                    update = functools.partial(self._live.update, self._panel(), refresh=True)
+                    self._show(update)
                 if clock.wall_time_s - self._said_s >= _PLAIN_PERIOD_S:
                     self._said_s = clock.wall_time_s
                     self._say(self._line(), panel_shows_it=True)
@@ -136,16 +140,22 @@ class ConsoleObserver:
         with contextlib.suppress(OSError):  # it may be the full disk that is spoken of
             append_whole(self._folder.directory / "run.log", f"{text}\n".encode())
 
-    def _show(self, show: Callable[[], object]) -> None:
-        """Show something, unless there is nobody left to show it to."""
+    def _show(self, show: Callable[[], object]) -> bool:
+        """Show something, unless there is nobody left to show it to; return whether that worked."""
         if self._console.quiet:
-            return
+            return False
         try:
             show()
+        except BlockingIOError:  # too much at once, for the moment
+            return False
         except OSError as error:
             self._console.quiet = True
-            self._keep(f"warning: nothing more can be shown ({error.strerror}); the run goes on")
+            silence_gone_streams()
+            why = error.strerror or error
+            self._keep(f"warning: nothing more can be shown ({why}); the run goes on")
             self.close()
+            return False
+        return True
 
     def _speed(self) -> float:
         return self._metrics.get("charts/SPS", 0.0) or (
