@@ -653,13 +653,18 @@ def _busy(text: str) -> Iterator[None]:
     console = Console(stderr=True)
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     shown.add_task(text, total=None)
-    shown.start()
+    try:
+        shown.start()
+    except OSError:  # the terminal is gone
+        silence_gone_streams()
+        yield
+        return
     try:
         yield
     finally:
         try:
             shown.stop()
-        except OSError:  # the terminal is gone
+        except OSError:
             silence_gone_streams()
 
 
