@@ -18,7 +18,7 @@ from rlagents.envs.mario import core
 from rlagents.envs.mario.core import INFO, CoreConsole, CoreGames, Pictures
 from rlagents.envs.mario.game import ALL_STAGES, GameStuckError
 from rlagents.envs.mario.rom import find_rom
-from rlagents.envs.mario.specs import make_env
+from rlagents.envs.mario.specs import make_env, outcome_reader
 from rlagents.envs.mario.tiles import TILE_SIZE
 from rlagents.envs.mario.vector import MarioVectorEnv, fits, start_state
 from rlagents.envs.vector import SyncVectorEnv, VectorEnv, VectorStep
@@ -47,12 +47,13 @@ def config_of(name: str, **keys: Any) -> EnvConfig:
 
 
 def make(name: str, count: int, *, threads: int = 1, **keys: Any) -> MarioVectorEnv:
-    return MarioVectorEnv(name, config_of(name, **keys), count, threads=threads)
+    config = config_of(name, **keys)
+    return MarioVectorEnv(name, config, count, threads=threads, outcome=outcome_reader(name))
 
 
 def one_by_one(name: str, count: int, **keys: Any) -> SyncVectorEnv:
     config = config_of(name, **keys)
-    return SyncVectorEnv([lambda: make_env(name, config)] * count)
+    return SyncVectorEnv([lambda: make_env(name, config)] * count, outcome_reader(name))
 
 
 def lively(seed: int, steps: int, count: int) -> IntArray:
