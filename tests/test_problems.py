@@ -95,7 +95,7 @@ def train_dqn(
     """Train DQN with a variant of its settings, of which `dueling` is the network's."""
     agent = DQN | variant
     dueling = agent.pop("dueling", False)
-    options = {"dueling": dueling, "batch_size": 64, "total_steps": 6000} | options
+    options = {"dueling": dueling, "batch_size": 64, "total_steps": 5000} | options
     return train(tmp_path, make, problem.num_states, agent, **options)
 
 
