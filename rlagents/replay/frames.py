@@ -94,21 +94,25 @@ class FrameRings:
             observations: [K, ...] as the agent saw them.
             fresh: [K] bool, whether it is the first of its episode.
         """
-        slots = rows % self.rows
         newest = observations[:, -1] if self._stacked else observations
-        self.items.put(envs * self.rows + slots, newest)
-        older = self._age[envs, (rows - 1) % self.rows].astype(np.int64) + 1
-        self._age[envs, slots] = np.where(fresh, 0, np.minimum(older, self.stack - 1))
+        self.items.put(self.places(envs, rows), newest)
+        older = self._age.take(self.places(envs, rows - 1)).astype(np.int64) + 1
+        self._age[envs, rows % self.rows] = np.where(fresh, 0, np.minimum(older, self.stack - 1))
+
+    def places(self, envs: IntArray, rows: IntArray) -> IntArray:
+        """Return where rows stand if all rings are counted through, which is fast to index by."""
+        places: IntArray = envs * self.rows + rows % self.rows
+        return places
 
     def oldest_needed(self, envs: IntArray, rows: IntArray) -> IntArray:
         """Return the oldest row that each row's observation is made of: [K] int64."""
-        return rows - self._age.take(envs * self.rows + rows % self.rows)
+        return rows - self._age.take(self.places(envs, rows))
 
     def read(self, envs: IntArray, rows: IntArray, out: Array) -> None:
         """Put the observations of rows together in `out`, [K, ...], byte for byte as seen."""
-        age = self._age.take(envs * self.rows + rows % self.rows)
+        age = self._age.take(self.places(envs, rows))
         back = np.arange(self.stack - 1, -1, -1)  # oldest first
-        wanted = envs[:, None] * self.rows + (rows[:, None] - back) % self.rows
+        wanted = self.places(envs[:, None], rows[:, None] - back)
         index = np.where(back <= age[:, None], wanted, self._zero)  # [K, stack]
         flat = out.reshape(len(rows) * self.stack, *self._item_shape)
         self.items.take(index.ravel(), flat)

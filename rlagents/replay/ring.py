@@ -175,7 +175,7 @@ class TransitionRing:
             reading = self._second.submit(self.frames.read, envs, rows, self._observation)
         reward, discount, next_rows = self._look_ahead(envs, rows)
         self.frames.read(envs, next_rows, self._next_observation)
-        action = self._action.take(self._cells(envs, rows))
+        action = self._action.take(self.frames.places(envs, rows))
         if reading is not None:
             reading.result()
         return Batch(
@@ -191,31 +191,27 @@ class TransitionRing:
         oldest_held = self.head[envs] - self.rows
         whole_stack = self.frames.oldest_needed(envs, rows) >= oldest_held
         window = rows[:, None] + np.arange(self.n_step)  # [K, n]
-        cells = self._cells(envs[:, None], window)
-        cut = self._terminated.take(cells) | self._over.take(cells)
+        places = self.frames.places(envs[:, None], window)
+        cut = self._terminated.take(places) | self._over.take(places)
         ends_inside = (cut & (window < self.head[envs][:, None])).any(axis=1)
         successor = rows + self.n_step < self.head[envs]
-        is_step = ~self._no_step.take(cells[:, 0])
+        is_step = ~self._no_step.take(places[:, 0])
         complete: BoolArray = is_step & whole_stack & (ends_inside | successor)
         return complete
-
-    def _cells(self, envs: IntArray, rows: IntArray) -> IntArray:
-        """Return where rows lie in a column of all rings, counted through: faster than by two."""
-        cells: IntArray = envs * self.rows + rows % self.rows
-        return cells
 
     def _look_ahead(
         self, envs: IntArray, rows: IntArray
     ) -> tuple[FloatArray, FloatArray, IntArray]:
         """Return n-step rewards and discounts, and the rows of the observations that follow."""
-        cells = self._cells(envs[:, None], rows[:, None] + np.arange(self.n_step))  # [K, n]
-        terminated = self._terminated.take(cells)
-        stops = terminated | self._over.take(cells)
+        window = rows[:, None] + np.arange(self.n_step)  # [K, n]
+        places = self.frames.places(envs[:, None], window)
+        terminated = self._terminated.take(places)
+        stops = terminated | self._over.take(places)
         # A step counts unless one before it has stopped; what stands behind that is another's.
         counts = np.ones_like(stops)
         counts[:, 1:] = ~np.logical_or.accumulate(stops[:, :-1], axis=1)
         steps = counts.sum(axis=1)
-        terms = np.where(counts, self._powers[:-1] * self._reward.take(cells), np.float32(0))
+        terms = np.where(counts, self._powers[:-1] * self._reward.take(places), np.float32(0))
         reward = np.zeros(len(rows), dtype=np.float32)
         for k in range(self.n_step):  # in this order, whatever the machine adds at once
             reward += terms[:, k]
