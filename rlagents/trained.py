@@ -64,7 +64,7 @@ class TrainedAgent:
     ) -> None:
         self.directory = directory
         self._allow_import = allow_import
-        self.config = build_config(manifest["config"], {}, str(source))
+        self.config = self._trained_config = build_config(manifest["config"], {}, str(source))
         self._manifest = manifest
         self._source = source
         self._changes: dict[str, Any] = {}  # to `[env]`
@@ -159,11 +159,11 @@ class TrainedAgent:
 
     def _differences(self) -> dict[str, Mapping[str, Any]]:
         """Return what differs from the training's config, by table, for files and reports."""
-        trained = build_config(self._manifest["config"], {}, str(self._source))
         differences: dict[str, Mapping[str, Any]] = {}
         for table, changes in (("env", self._changes), ("evaluation", self._protocol)):
             now, then = (
-                getattr(config, table).model_dump(mode="json") for config in (self.config, trained)
+                getattr(config, table).model_dump(mode="json")
+                for config in (self.config, self._trained_config)
             )
             changed = {key: now[key] for key in changes if now[key] != then[key]}
             if changed:
