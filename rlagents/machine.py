@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -115,6 +116,12 @@ def available_memory() -> int:
     return min(free, limit - used + sum(map(int, files)))
 
 
+def available_device_memory() -> int:
+    """Return the bytes of the GPU's own memory that are free, or kept by PyTorch for later."""
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + kept
+
+
 def choose_device(device: str) -> str:
     """Return "cpu" or "cuda" for a config's `device`.
 
@@ -159,9 +166,22 @@ def _keep_freed_memory() -> None:
     mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
 
 
-def prepare_torch(threads: int) -> None:
-    """Set what must be set before torch starts its threads."""
+def prepare_torch(threads: int, device: str) -> None:
+    """Set what must be set before torch starts its threads, or first uses a GPU.
+
+    Args:
+        threads: for one network.
+        device: "cpu" or "cuda".
+    """
     _keep_freed_memory()
+    if device == "cuda":
+        # A GPU's libraries add up in whatever order comes first unless they are told not to, and
+        # then no run could be resumed exactly. PyTorch's notes on reproducibility have these.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # Meant for finding mistakes.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # Off again on the CPU, whose results would depend on what ran before in this process.
+    torch.use_deterministic_algorithms(device == "cuda", warn_only=True)
     # Sparse rewards let Adam's moments decay into denormals, which are many times slower.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)

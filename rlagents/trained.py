@@ -177,7 +177,8 @@ class TrainedAgent:
         denormals: what a policy chooses can hang on the last bits.
         """
         agent_class: type[Agent] = find_agent(self.config.agent_name)
-        machine.prepare_torch(int(self._manifest["threads"]))
+        device = machine.choose_device(device)
+        machine.prepare_torch(int(self._manifest["threads"]), device)
         try:
             space = rebuild_space(self._manifest["observation_space"])
             return agent_class.load_policy(
@@ -185,7 +186,7 @@ class TrainedAgent:
                 space,  # type: ignore[arg-type]  # always a Box: it was written from one
                 rebuild_space(self._manifest["action_space"]),
                 weights,
-                torch.device(machine.choose_device(device)),
+                torch.device(device),
             )
         except RLAgentsError:
             raise

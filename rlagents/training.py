@@ -337,19 +337,18 @@ def _build(
             threads = machine.choose_threads(
                 pictures=len(env.observation_space.shape) == 3, sharing=networks_at_once
             )
-        machine.prepare_torch(threads)
+        machine.prepare_torch(threads, device)
         footprint, key = Footprint(0, 0), getattr(agent_class, "footprint_key", "replay.capacity")
         if hasattr(agent_class, "footprint"):
             footprint = agent_class.footprint(
                 config, env.observation_space, num_envs=env_config.num_envs
             )
         free = machine.available_memory()
-        needed = footprint.memory_at_least
-        if needed > free and not resuming:
-            raise UsageError(
-                f"{_too_much(key, needed, free)}. Lower {_option(key)} to "
-                f"{_fitting(config, key, free / needed)} or less."
-            )
+        if not resuming:
+            _require_room(config, key, footprint.memory_at_least, free, "memory")
+            if footprint.device:
+                free_there = machine.available_device_memory()
+                _require_room(config, key, footprint.device, free_there, "the GPU's memory")
         agent = agent_class.from_config(
             config,
             env.observation_space,
@@ -394,14 +393,25 @@ def _describe(footprint: Footprint) -> str:
         words += ", less by as much as its frames can be compressed"
     if footprint.disk:
         words += f", and {footprint.disk / 1e9:.2f} GB of disk"
+    if footprint.device:
+        words += f", and {footprint.device / 1e9:.2f} GB of the GPU's memory"
     return words
 
 
-def _too_much(key: str, memory: int, free: int) -> str:
+def _require_room(config: RunConfig, key: str, needed: int, free: int, where: str) -> None:
+    """Raise UsageError unless stored experience fits into the free part of a memory."""
+    if needed > free:
+        raise UsageError(
+            f"{_too_much(key, needed, free, where)}. Lower {_option(key)} to "
+            f"{_fitting(config, key, free / needed)} or less."
+        )
+
+
+def _too_much(key: str, needed: int, free: int, where: str = "memory") -> str:
     table, name = key.split(".")
     return (
-        f"[{table}] {name}: stored experience would take {memory / 1e9:.1f} GB, and "
-        f"{free / 1e9:.1f} GB of memory are free"
+        f"[{table}] {name}: stored experience would take {needed / 1e9:.1f} GB, and "
+        f"{free / 1e9:.1f} GB of {where} are free"
     )
 
 

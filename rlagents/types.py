@@ -75,7 +75,10 @@ class Footprint(NamedTuple):
     memory: int  # at most
     memory_at_least: int  # less than that only where items are compressed
     disk: int = 0
+    device: int = 0  # of a GPU's own memory
 
     def plus(self, memory: int) -> Footprint:
         """Return this with more memory."""
-        return Footprint(self.memory + memory, self.memory_at_least + memory, self.disk)
+        return self._replace(
+            memory=self.memory + memory, memory_at_least=self.memory_at_least + memory
+        )

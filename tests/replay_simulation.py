@@ -186,6 +186,7 @@ def expected_sets(
 
 def check_batch(simulation: Simulation, batch: Batch, n_step: int, gamma: float) -> set[int]:
     """Compare each sample with the list, byte for byte; return the actions sampled."""
+    batch = copy_of(batch)  # of arrays, where frames lie on a device too
     assert batch.observation.dtype == simulation.space.dtype
     assert batch.next_observation.dtype == simulation.space.dtype
     assert [str(array.dtype) for array in batch[1:4]] == ["int64", "float32", "float32"]
@@ -240,13 +241,19 @@ def make_replay(
     )
 
 
+def plain(observations: Any) -> Array:
+    """Return observations as an array, where frames lie on a device too."""
+    found: Array = observations if isinstance(observations, np.ndarray) else observations.numpy()
+    return found
+
+
 def copy_of(batch: Batch) -> Batch:
     return Batch(
-        batch.observation.copy(),
+        plain(batch.observation).copy(),
         batch.action.copy(),
         batch.reward.copy(),
         batch.discount.copy(),
-        batch.next_observation.copy(),
+        plain(batch.next_observation).copy(),
     )
 
 
@@ -261,7 +268,7 @@ def one_of_each(replay: Replay, batches: int = 20) -> dict[int, tuple[float, flo
     for batch in samples(replay, batches):
         for i, action in enumerate(batch.action.tolist()):
             row = (float(batch.reward[i]), float(batch.discount[i]), batch.next_observation[i])
-            before = found.setdefault(action, (row[0], row[1], row[2].copy()))
+            before = found.setdefault(action, (row[0], row[1], plain(row[2]).copy()))
             assert before[:2] == row[:2]
     return found
 

@@ -112,6 +112,10 @@ FORBIDDEN = {
 }
 
 
+# Imported by nobody but who asks for it by an option, and then in a function.
+EXCEPT = {("rlagents.replay", "torch"): {"rlagents.replay.device_items"}}
+
+
 def test_the_sources_were_found() -> None:
     assert {"rlagents.cli", "rlagents.envs.atari", "rlagents.agents.dqn"} <= set(MODULES)
     assert knows("rlagents.envs.registry", "gymnasium")
@@ -126,8 +130,8 @@ def test_the_sources_were_found() -> None:
     [(package, other) for package, others in FORBIDDEN.items() for other in others],
 )
 def test_an_arrow_that_must_not_be(package: str, forbidden: str) -> None:
-    guilty = [module for module in members(package) if knows(module, forbidden)]
-    assert not guilty
+    guilty = {module for module in members(package) if knows(module, forbidden)}
+    assert guilty <= EXCEPT.get((package, forbidden), set())
 
 
 def test_only_the_program_imports_the_command_line() -> None:
@@ -146,7 +150,7 @@ def test_only_one_module_draws() -> None:
 
 def test_no_agent_knows_another() -> None:
     agents = [name for name in members("rlagents.agents") if name.count(".") == 2]
-    names = ("base", "guard", "storage", "optimizers", "rewards", "weights")
+    names = ("base", "graphs", "guard", "storage", "optimizers", "rewards", "weights")
     shared = {f"rlagents.agents.{name}" for name in names}
     for agent in set(agents) - shared:
         for other in set(agents) - shared - {agent}:

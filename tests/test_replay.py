@@ -32,7 +32,10 @@ from rlagents.spaces import FrameStack
 from rlagents.types import Array, Footprint, Transition
 
 KINDS = ["uniform", "prioritized"]
-STORES: list[dict[str, str]] = [{}, {"compression": "lz4"}, {"storage": "disk"}]
+STORES: list[dict[str, str]] = [
+    *({}, {"compression": "lz4"}, {"storage": "disk"}),
+    {"storage": "device"},  # of PyTorch: here the CPU
+]
 
 spaces = st.one_of(
     st.integers(1, 4).map(lambda stack: FrameStack(stack, 2, 3)),
@@ -137,6 +140,7 @@ def test_a_sample_copied_by_two_threads_is_what_the_agent_saw(scenario: Scenario
         (87_382, {}, ["replay_0"]),
         (87_382, {"storage": "disk"}, ["replay_0"]),
         (87_382, {"compression": "lz4"}, []),
+        (87_382, {"storage": "device"}, []),
         (87_381, {}, []),
     ],
 )
@@ -530,7 +534,9 @@ def write(rings: FrameRings, env: int, row: int, observation: Array, fresh: bool
 
 
 def read(rings: FrameRings, space: gym.spaces.Box, env: int, row: int) -> Array:
-    out = np.full((1, *space.shape), 99, dtype=space.dtype)
+    out = rings.batch(1)
+    assert tuple(out.shape) == (1, *space.shape)
+    out[:] = 99
     rings.read(np.array([env]), np.array([row]), out)
     return np.asarray(out[0])
 

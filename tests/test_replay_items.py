@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_simulation import make_replay
 
 from rlagents import machine
+from rlagents.agents import dqn
 from rlagents.errors import RunFailedError, UsageError
 from rlagents.replay import ReplayConfig, check_replay, footprint
+from rlagents.replay.device_items import DeviceItems
 from rlagents.replay.items import CompressedItems, DiskItems, scratch_directory
 from rlagents.spaces import FrameStack
 from rlagents.types import Array, Footprint
@@ -125,6 +129,7 @@ def test_footprints_by_hand() -> None:
     rest = rows * 16
     assert of() == Footprint((rows + 1) * 7056 + rest, (rows + 1) * 7056 + rest)
     assert of(storage="disk") == Footprint(rest, rest, (rows + 1) * 7056)
+    assert of(storage="device") == Footprint(rest, rest, 0, (rows + 1) * 7056)
     compressed = of(compression="lz4")
     assert compressed.memory >= of().memory
     assert compressed.memory_at_least == (rows + 1) * (61 + 27) + rest
@@ -168,11 +173,45 @@ def test_compression_that_is_not_installed_names_the_command(
     assert not (tmp_path / "runs").exists()
 
 
-def test_compression_and_disk_do_not_go_together() -> None:
-    with pytest.raises(UsageError, match=r"compression.*storage is \"disk\".*Leave one"):
-        check_replay(ReplayConfig(compression="lz4", storage="disk"))
+@pytest.mark.parametrize("storage", ["disk", "device"])
+def test_compression_is_for_memory_alone(storage: Any) -> None:
+    with pytest.raises(UsageError, match=rf"compression.*storage is \"{storage}\".*Leave one"):
+        check_replay(ReplayConfig(compression="lz4", storage=storage))
     check_replay(ReplayConfig(compression="lz4"))
-    check_replay(ReplayConfig(storage="disk"))
+    check_replay(ReplayConfig(storage=storage))
+
+
+def test_frames_may_lie_on_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(dqn, "_refuse_options_of_gpus", lambda *tables: None)  # the CPU is one
+    free = 10_000
+    monkeypatch.setattr(machine, "available_device_memory", lambda: free)
+    words = ("train", "cartpole-dqn", "--total-steps", 1500, "--runs-dir", tmp_path / "runs")
+    refused = cli(*words, "--replay.storage", "device", "--replay.capacity", 20_000)
+    assert refused.code == 2
+    assert re.search(r"capacity.*GB of the GPU's memory are free. Lower --replay.cap", refused.err)
+    assert not (tmp_path / "runs").exists()
+    free = 10**9
+    plain = cli(*words, "--name", "plain")
+    done = cli(*words, "--name", "device", "--replay.storage", "device")
+    assert plain.code == done.code == 0
+    assert "GB of the GPU's memory" in done.err
+    last = next((tmp_path / "runs" / "device" / "checkpoints").glob("step-*")).name
+    found, expected = (
+        (tmp_path / "runs" / name / "checkpoints" / last / "agent" / "network.safetensors")
+        for name in ("device", "plain")
+    )
+    assert found.read_bytes() == expected.read_bytes()
+
+
+def test_a_device_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(UsageError, match=r"would take 7\.1 GB of the GPU's.*--replay\.capacity"):
+        DeviceItems(MILLION, (84, 84), np.uint8, "cpu")
 
 
 def test_a_disk_without_room_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from replay_simulation import Simulation
 from replay_simulation import make_replay as make_uniform
 
 from rlagents.replay import ReplayConfig, make_replay, segments
+from rlagents.replay.device_items import DeviceItems
 from rlagents.replay.items import CompressedItems, DiskItems, MemoryItems
 from rlagents.spaces import FrameStack
 
 SPACE = FrameStack(3, 2, 3)  # items of 6 bytes
-STORES: list[dict[str, Any]] = [{}, {"compression": "lz4"}, {"storage": "disk"}]
+STORES: list[dict[str, Any]] = [
+    *({}, {"compression": "lz4"}, {"storage": "disk"}, {"storage": "device"}),
+]
 KINDS: list[dict[str, Any]] = [*STORES, {"kind": "prioritized"}]
 
 
@@ -234,6 +238,7 @@ def test_all_stores_write_and_read_the_same_items(tmp_path: Path, store: dict[st
         "{}": MemoryItems,
         "{'compression': 'lz4'}": CompressedItems,
         "{'storage': 'disk'}": DiskItems,
+        "{'storage': 'device'}": partial(DeviceItems, device="cpu"),
     }
     items = classes[str(store)](10, (2, 3), np.uint8)
     written = np.random.default_rng(0).integers(256, size=(4, 2, 3)).astype(np.uint8)
@@ -241,7 +246,7 @@ def test_all_stores_write_and_read_the_same_items(tmp_path: Path, store: dict[st
     items.save(tmp_path / "some.npy", 4, 7)
     other = classes[str(store)](10, (2, 3), np.uint8)
     other.load(tmp_path / "some.npy", 0, 3)
-    out = np.empty((4, 2, 3), np.uint8)
+    out = other.batch((4, 2, 3))
     other.take(np.arange(4), out)
     np.testing.assert_array_equal(out, [*written[1:], np.zeros((2, 3))])
     with pytest.raises(ValueError, match=r"some\.npy"):

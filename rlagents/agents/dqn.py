@@ -29,6 +29,7 @@ Differences from the paper:
   variance of gradients (0.01) is divided by the square of its batch of 32.
 - Distributions of returns in place of their means are an option: Bellemare et al. (2017).
 - The target network may follow slowly after each update (Lillicrap et al. 2016).
+- On a GPU, what is computed may be repeated from recordings (`cuda_graphs`), to the same bits.
 - A moving average of the weights may play in place of the latest (Polyak and Juditsky 1992); with
   `double` it also chooses the action in the target. The target network follows the latest.
 """
@@ -60,8 +61,9 @@ from rlagents.agents.base import (
     network_table,
     require_discrete,
 )
+from rlagents.agents.graphs import CudaRecorder, Recorded, Recorder, TensorFunction, Tensors
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
-from rlagents.agents.optimizers import Adam, CenteredRMSprop
+from rlagents.agents.optimizers import Adam, CenteredRMSprop, set_learning_rate
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -165,6 +167,8 @@ class DQNConfig(Table):
     """Longer gradients are shortened to this length; 0 leaves them as they are."""
     pipelined: bool = False
     """Prepare the next batches and their targets while another thread learns from the last."""
+    cuda_graphs: bool = False
+    """On a GPU, repeat recordings of acting, targets and gradient steps (CUDA graphs)."""
 
 
 _LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
@@ -217,9 +221,9 @@ def categorical_targets(
     return (shares @ chances[:, :, None]).squeeze(2)
 
 
-def _of_actions(logits: Tensor, action: Tensor) -> Tensor:
-    """Return the logits of one action each: [B, A, K] and [B] int64 -> [B, K]."""
-    return logits[torch.arange(len(action), device=action.device), action]
+def _of_actions(found: Tensor, action: Tensor) -> Tensor:
+    """Return what was found for one action each: [B, A, ...] and [B] int64 -> [B, ...]."""
+    return found[torch.arange(len(action), device=action.device), action]
 
 
 class _Prepared(NamedTuple):
@@ -231,7 +235,7 @@ class _Prepared(NamedTuple):
     weights: Tensor | None  # [B] float32, of the losses; None where all are 1
     drawn: Drawn | None  # whose priorities follow from the errors, if there are priorities
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """Return what the loss is computed from, by name."""
         named = {"observation": self.observation, "action": self.action, "target": self.target}
         return named if self.weights is None else {**named, "weights": self.weights}
@@ -258,6 +262,7 @@ class DQN(Agent):
         num_envs: N.
         seed: of exploration and noise.
         device: where the networks are.
+        recorder: of what is computed there, None to start every kernel from Python.
     """
 
     Config: ClassVar[type[Table]] = DQNConfig
@@ -277,11 +282,14 @@ class DQN(Agent):
         num_envs: int,
         seed: int,
         device: torch.device,
+        recorder: Recorder | None = None,
     ) -> None:
         self._config = config
         self._network = network.to(device)
         self._target = copy.deepcopy(self._network).requires_grad_(False)
-        self._optimizer = _make_optimizer(config, self._network)
+        self._optimizer = _make_optimizer(
+            config, self._network, recordable=recorder is not None or device.type == "cuda"
+        )
         # The weights that are the agent's play: the latest, or their moving average.
         self._playing = self._network
         if config.average_decay > 0:
@@ -311,6 +319,9 @@ class DQN(Agent):
             self._learning_noise = _torch_generator(seed, _LEARNING_NOISE, device)
         self._device = device
         self._guard = Guard(device)
+        self._recordings: dict[str, Recorded] = {}
+        if recorder is not None:
+            self._recordings = {name: Recorded(recorder) for name in ("best", "targets", "step")}
         self._timer: Timer = no_timer
         self._steps = 0  # agent steps observed
         self._learn_after = config.learning_starts  # later after resuming without replay
@@ -343,6 +354,7 @@ class DQN(Agent):
             n_step=table.n_step,
             gamma=table.gamma,
             generator=generator,
+            device=str(device),
         )
         return cls(
             table,
@@ -353,6 +365,7 @@ class DQN(Agent):
             num_envs=num_envs,
             seed=seed,
             device=device,
+            recorder=CudaRecorder() if table.cuda_graphs else None,
         )
 
     @classmethod
@@ -397,7 +410,13 @@ class DQN(Agent):
 
     @classmethod
     def resolve(cls, config: AgentTables, device: str) -> dict[str, Table]:
-        """Return `[network]` with the precision that is fast here."""
+        """Return `[network]` with the precision that is fast here.
+
+        Raises:
+            UsageError: an option is for a GPU, and this is none.
+        """
+        if device == "cpu":
+            _refuse_options_of_gpus(*_tables(config))
         return {"network": resolve_precision(network_table(config), device)}
 
     @classmethod
@@ -439,6 +458,11 @@ class DQN(Agent):
         late = self._late.choose(self._config.late_update_period_steps)
         return self._config.update_period_steps if late is None else late
 
+    def _call(self, name: str, function: TensorFunction, inputs: Mapping[str, Tensor]) -> Tensors:
+        """Call one of the three functions below that can be recorded."""
+        recorded = self._recordings.get(name)
+        return function(inputs) if recorded is None else recorded(function, inputs)
+
     @torch.no_grad()
     def act(self, observation: Array) -> IntArray:
         """Return epsilon-greedy actions: [N, ...] -> [N] int64."""
@@ -446,9 +470,14 @@ class DQN(Agent):
         actions = self._exploration.integers(self._num_actions, size=self._num_envs)
         if not explores.all():
             self._draw_noise(self._acting)
-            values = self._acting(torch.from_numpy(observation).to(self._device))  # [N, A]
-            actions = np.where(explores, actions, values.argmax(dim=1).cpu().numpy())
+            seen = {"observation": torch.from_numpy(observation).to(self._device)}
+            best = self._call("best", self._find_best, seen)["action"]  # [N]
+            actions = np.where(explores, actions, best.cpu().numpy())
         return actions
+
+    def _find_best(self, inputs: Mapping[str, Tensor]) -> Tensors:
+        """Return the action of the highest value for each observation: [N] int64."""
+        return {"action": self._acting(inputs["observation"]).argmax(dim=1)}
 
     def observe(self, transition: Transition) -> None:
         """Put a step of every environment into replay."""
@@ -549,21 +578,27 @@ class DQN(Agent):
         """Draw a batch and compute its targets."""
         with self._timer("sample"):
             batch = self._replay.sample(self._steps)
-            o_tm1 = torch.from_numpy(batch.observation).to(self._device)  # [B, ...]
+            o_tm1 = torch.as_tensor(batch.observation).to(self._device)  # [B, ...]
             a_tm1 = torch.from_numpy(batch.action).to(self._device)  # [B]
             r_t = torch.from_numpy(batch.reward).to(self._device)  # [B]
             discount_t = torch.from_numpy(batch.discount).to(self._device)  # [B]
-            o_t = torch.from_numpy(batch.next_observation).to(self._device)  # [B, ...]
+            o_t = torch.as_tensor(batch.next_observation).to(self._device)  # [B, ...]
             weights = None
             if batch.weights is not None:
                 weights = torch.from_numpy(batch.weights).to(self._device)
             if self._learner is not None:
                 o_tm1 = o_tm1.clone()  # the next batch is gathered into the same memory
-        selector = None
         if self._config.double:
             self._draw_noise(self._acting)
-            selector = self._acting(o_t)  # [B, A]
         self._draw_noise(self._target)
+        inputs = {"reward": r_t, "discount": discount_t, "next_observation": o_t}
+        target = self._call("targets", self._find_targets, inputs)["target"]
+        return _Prepared(o_tm1, a_tm1, target, weights, batch.drawn)
+
+    def _find_targets(self, inputs: Mapping[str, Tensor]) -> Tensors:
+        """Return the targets of a batch: [B] float32, or [B, K] distributions."""
+        r_t, discount_t, o_t = inputs["reward"], inputs["discount"], inputs["next_observation"]
+        selector = self._acting(o_t) if self._config.double else None  # [B, A]
         if isinstance(self._target, CategoricalQNetwork):
             logits_t, atoms = self._target.logits(o_t), self._target.atoms  # [B, A, K], [K]
             if selector is None:
@@ -571,7 +606,7 @@ class DQN(Agent):
             target = categorical_targets(r_t, discount_t, logits_t, atoms, selector)  # [B, K]
         else:
             target = td_targets(r_t, discount_t, self._target(o_t), selector)  # [B]
-        return _Prepared(o_tm1, a_tm1, target, weights, batch.drawn)
+        return {"target": target}
 
     def _improve_all(
         self, batches: Sequence[_Prepared], learning_rate: float
@@ -582,36 +617,46 @@ class DQN(Agent):
         """Take a gradient step; with `pipelined`, on the second thread."""
         if self._learning_noise is not None:
             draw_noise(self._network, self._learning_noise)
+        set_learning_rate(self._optimizer, learning_rate)
+        found = self._call("step", self._take_step, prepared.tensors())
+        skip = self._guard.skips
+        if isinstance(skip, Tensor):
+            skip = skip.clone()  # the next step changes it in place
+        metrics = {f"losses/{name}": found[name] for name in ("td_loss", "q_values")}
+        return _Improvement(metrics, prepared.drawn, found["errors"], skip)
+
+    def _take_step(self, inputs: Mapping[str, Tensor]) -> Tensors:
+        """Change the weights by what `_Prepared.tensors` returned; return what there is to tell."""
         if isinstance(self._network, CategoricalQNetwork):
-            losses, q_tm1, errors = self._compare_distributions(self._network, prepared)  # [B] each
+            losses, q_tm1, errors = self._compare_distributions(self._network, inputs)  # [B] each
         else:
-            q_tm1 = self._network(prepared.observation)  # [B, A]
-            q_tm1 = q_tm1.gather(1, prepared.action[:, None]).squeeze(1)  # [B]
+            q_tm1 = _of_actions(self._network(inputs["observation"]), inputs["action"])  # [B]
             # The Huber loss is the paper's clipping of the error term to [-1, 1].
-            losses = _LOSSES[self._config.loss](q_tm1, prepared.target, reduction="none")  # [B]
-            errors = prepared.target - q_tm1
-        if prepared.weights is not None:
-            losses = losses * prepared.weights
+            losses = _LOSSES[self._config.loss](q_tm1, inputs["target"], reduction="none")  # [B]
+            errors = inputs["target"] - q_tm1
+        if "weights" in inputs:
+            losses = losses * inputs["weights"]
         loss = losses.mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_gradients(self._network.parameters(), self._config.max_grad_norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        skip = self._guard.look(loss.detach(), norm, prepared.tensors)
+        skip = self._guard.look(loss.detach(), norm, lambda: inputs)
         step_unless(skip, self._optimizer)
         if self._config.average_decay > 0:
             _move(self._playing, self._network, (1 - self._config.average_decay) * (1 - skip))
-        metrics = {"losses/td_loss": loss.detach(), "losses/q_values": q_tm1.detach().mean()}
-        return _Improvement(metrics, prepared.drawn, errors.detach(), skip)
+        return {
+            "td_loss": loss.detach(),
+            "q_values": q_tm1.detach().mean(),
+            "errors": errors.detach(),
+        }
 
     def _compare_distributions(
-        self, network: CategoricalQNetwork, prepared: _Prepared
+        self, network: CategoricalQNetwork, inputs: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return cross-entropies, values, and divergences of prediction from target: [B] each."""
-        target = prepared.target  # [B, K]
-        logits = network.logits(prepared.observation)  # [B, A, K]
-        chosen = _of_actions(logits, prepared.action).log_softmax(dim=1)  # [B, K]
+        target = inputs["target"]  # [B, K]
+        logits = network.logits(inputs["observation"])  # [B, A, K]
+        chosen = _of_actions(logits, inputs["action"]).log_softmax(dim=1)  # [B, K]
         losses = -(target * chosen).sum(dim=1)
         divergences = losses + torch.xlogy(target, target).sum(dim=1)  # Kullback and Leibler's
         return losses, chosen.exp() @ network.atoms, divergences
@@ -691,6 +736,8 @@ class DQN(Agent):
 
     def load(self, directory: Path) -> None:
         """Read back what `save` wrote; without replay, learning waits until it is filled again."""
+        for recording in self._recordings.values():
+            recording.forget()  # the optimizer's tensors are others now
         storage.load_module(self._playing, directory / "network.safetensors")
         if self._playing is not self._network:
             storage.load_module(self._network, directory / "latest.safetensors")
@@ -793,15 +840,32 @@ def _load_numbered(path: Path) -> list[dict[str, Tensor]]:
     return [parts for _, parts in sorted(found.items())]
 
 
-def _make_optimizer(config: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
+def _make_optimizer(
+    config: DQNConfig, network: nn.Module, *, recordable: bool
+) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    rate: float | Tensor = config.learning_rate
+    if recordable:  # a number would stay in a recording; and a tensor is rounded otherwise
+        rate = torch.tensor(rate, device=parameters[0].device)
     if config.optimizer == "rmsprop":
         return CenteredRMSprop(
-            network.parameters(),
-            lr=config.learning_rate,
-            decay=config.rmsprop_decay,
-            epsilon=config.rmsprop_epsilon,
+            parameters, lr=rate, decay=config.rmsprop_decay, epsilon=config.rmsprop_epsilon
         )
-    return Adam(network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True)
+    return Adam(parameters, lr=rate, eps=config.adam_epsilon, fused=True, capturable=recordable)
+
+
+def _refuse_options_of_gpus(agent: DQNConfig, replay: ReplayConfig) -> None:
+    """Raise UsageError where an option is set that is for GPUs alone."""
+    if agent.cuda_graphs:
+        raise UsageError(
+            "[agent] cuda_graphs: needs a GPU, and this run is computed on the CPU; leave it out, "
+            "or choose a GPU: --device cuda."
+        )
+    if replay.storage == "device":
+        raise UsageError(
+            '[replay] storage: "device" is the memory of a GPU, and this run is computed on the '
+            "CPU; leave it out, or choose a GPU: --device cuda."
+        )
 
 
 def _refuse_idle_options(table: DQNConfig) -> None:
@@ -840,6 +904,11 @@ def _refuse_idle_options(table: DQNConfig) -> None:
         raise UsageError(
             f"[agent] value_min: {table.value_min} is not below value_max = {table.value_max}; "
             "set them to the least and the largest return that can come."
+        )
+    if table.cuda_graphs and table.pipelined:
+        raise UsageError(
+            "[agent] cuda_graphs: what two threads compute at once cannot be recorded; choose "
+            "--agent.pipelined false, since a second thread is of use on processors alone."
         )
     check_scheduled(table, "learning_rate")
     _check_late(table)

@@ -26,9 +26,14 @@ class Guard:
     def __init__(self, device: torch.device, *, read: bool | None = None) -> None:
         self._read = device.type == "cpu" if read is None else read
         self._skip: bool | Tensor = False if self._read else torch.zeros((), device=device)
-        self._loss: float | Tensor = 0.0  # of the update that was not finite
-        self._norm: float | Tensor = 0.0
+        self._loss = torch.zeros((), device=device)  # of the update that was not finite
+        self._norm = torch.zeros((), device=device)
         self._batch: dict[str, Tensor] = {}
+
+    @property
+    def skips(self) -> bool | Tensor:
+        """Whether updates are no longer made; as a tensor, it is changed in place."""
+        return self._skip
 
     def look(
         self, loss: Tensor, norm: Tensor, batch: Callable[[], Mapping[str, Tensor]]
@@ -41,22 +46,21 @@ class Guard:
             batch: returns what they were computed from, to be kept if they are not finite.
         """
         if not isinstance(self._skip, Tensor):
-            if not self._skip:
-                numbers = float(loss), float(norm)
-                if not all(map(math.isfinite, numbers)):
-                    self._skip = True
-                    self._loss, self._norm = numbers
-                    self._batch = {name: tensor.clone() for name, tensor in batch().items()}
+            if not self._skip and not (math.isfinite(loss) and math.isfinite(norm)):
+                self._skip = True
+                self._loss, self._norm = loss.clone(), norm.clone()
+                self._batch = {name: tensor.clone() for name, tensor in batch().items()}
             return self._skip
+        # All of it in place: a recording of the update writes where it wrote the first time.
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
         first = bad & (self._skip == 0)
-        self._loss = torch.where(first, loss, self._loss)
-        self._norm = torch.where(first, norm, self._norm)
-        self._batch = {
-            name: torch.where(first, tensor, self._batch.get(name, tensor))
-            for name, tensor in batch().items()
-        }
-        self._skip = torch.maximum(self._skip, bad.to(self._skip.dtype))
+        self._loss.copy_(torch.where(first, loss, self._loss))
+        self._norm.copy_(torch.where(first, norm, self._norm))
+        for name, tensor in batch().items():
+            if name not in self._batch:
+                self._batch[name] = torch.zeros_like(tensor)
+            self._batch[name].copy_(torch.where(first, tensor, self._batch[name]))
+        self._skip.copy_(torch.maximum(self._skip, bad.to(self._skip.dtype)))
         return self._skip
 
     def fault(self) -> Fault | None:

@@ -46,13 +46,18 @@ class CenteredRMSprop(_Uncompiled):
 
     Args:
         parameters: to be changed.
-        lr: learning rate.
+        lr: learning rate, a number or a tensor of one.
         decay: of both averages.
         epsilon: added to the variance of the gradient.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, decay: float, epsilon: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float | Tensor,
+        decay: float,
+        epsilon: float,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "decay": decay, "epsilon": epsilon})
 
@@ -65,7 +70,7 @@ class CenteredRMSprop(_Uncompiled):
             keep, epsilon = group["decay"], group["epsilon"]
             decay: float | Tensor = keep
             if found_inf is not None:
-                decay = torch.where(found_inf > 0, 1, keep)
+                decay = torch.full_like(found_inf, keep).masked_fill_(found_inf > 0, 1)
             for parameter in group["params"]:
                 gradient: Tensor | None = parameter.grad
                 if gradient is None:
@@ -81,4 +86,17 @@ class CenteredRMSprop(_Uncompiled):
                 square.addcmul_(gradient, gradient, value=1 - keep)
                 # Rounding can take the variance of large, steady gradients below zero.
                 variance = (square - mean * mean).clamp_min_(0)
-                parameter.addcdiv_(gradient, variance.add_(epsilon).sqrt_(), value=-group["lr"])
+                deviation, rate = variance.add_(epsilon).sqrt_(), group["lr"]
+                if isinstance(rate, Tensor):
+                    parameter.sub_((gradient / deviation).mul_(rate))
+                else:
+                    parameter.addcdiv_(gradient, deviation, value=-rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the step size of all parameters; one that is a tensor stays where it is."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -43,8 +43,8 @@ class NoisyLinear(nn.Linear):
 
     def draw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise; the generator must be on the layer's device."""
-        self.noise_in = _factor(self.in_features, generator)
-        self.noise_out = _factor(self.out_features, generator)
+        self.noise_in.copy_(_factor(self.in_features, generator))  # in place: a recording reads it
+        self.noise_out.copy_(_factor(self.out_features, generator))
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output: [B, p] -> [B, q]."""

@@ -34,6 +34,7 @@ def make_replay(
     n_step: int,
     gamma: float,
     generator: np.random.Generator,
+    device: str = "cpu",
 ) -> UniformReplay | PrioritizedReplay:
     """Return the replay that `[replay]` describes.
 
@@ -44,9 +45,10 @@ def make_replay(
         n_step: steps of a sampled return, 1 or more.
         gamma: discount per step.
         generator: draws the samples.
+        device: in PyTorch's words, where frames lie with storage = "device".
 
     Raises:
-        UsageError: the compressor is not installed, or the disk has no room.
+        UsageError: the compressor is not installed, or the disk or the device has no room.
     """
     ring = TransitionRing(
         observation_space,
@@ -57,6 +59,7 @@ def make_replay(
         gamma=gamma,
         compression=config.compression,
         storage=config.storage,
+        device=device,
     )
     if config.kind == "uniform":
         return UniformReplay(ring, generator)

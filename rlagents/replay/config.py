@@ -21,8 +21,8 @@ class ReplayConfig(Table):
     """Transitions of one update."""
     compression: Literal["none", "lz4"] = "none"
     """Keep each frame compressed: less memory, slower sampling, the same samples."""
-    storage: Literal["memory", "disk"] = "memory"
-    """Where frames lie: in memory, or in a temporary file on a disk."""
+    storage: Literal["memory", "disk", "device"] = "memory"
+    """Where frames lie: in memory, in a temporary file on a disk, or in the GPU's own memory."""
     priority_exponent: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Of prioritized: how much the error counts; 0 draws all transitions alike."""
     priority_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
@@ -42,10 +42,10 @@ _OF_PRIORITIZED = tuple(
 
 def check_replay(config: ReplayConfig) -> None:
     """Raise UsageError where values that are each allowed contradict one another."""
-    if config.storage == "disk" and config.compression != "none":
+    if config.storage != "memory" and config.compression != "none":
         raise UsageError(
             f"[replay] compression: {config.compression} is for frames in memory, and [replay] "
-            'storage is "disk". Leave one of them out.'
+            f'storage is "{config.storage}". Leave one of them out.'
         )
     if config.kind == "prioritized":
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -33,6 +34,7 @@ class FrameRings:
         rows: of each ring.
         compression: whether items are compressed.
         storage: where they lie.
+        device: in PyTorch's words, of storage = "device".
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FrameRings:
         *,
         compression: Compression = "none",
         storage: Storage = "memory",
+        device: str = "cpu",
     ) -> None:
         shape = observation_space.shape
         stacked = isinstance(observation_space, FrameStack)
@@ -50,6 +53,7 @@ class FrameRings:
         self.rows = rows
         self.stack = shape[0] if stacked else 1
         self._stacked = stacked
+        self._shape = shape
         self._item_shape = shape[1:] if stacked else shape
         # The row behind all rings stays zero: it is every frame before an episode's first.
         self._zero = num_envs * rows
@@ -59,6 +63,7 @@ class FrameRings:
             observation_space.dtype,
             compression=compression,
             storage=storage,
+            device=device,
         )
         self._age = np.zeros((num_envs, rows), dtype=np.uint8)  # frames before it, at most stack-1
         item_bytes = math.prod(self._item_shape) * np.dtype(observation_space.dtype).itemsize
@@ -108,7 +113,11 @@ class FrameRings:
         """Return the oldest row that each row's observation is made of: [K] int64."""
         return rows - self._age.take(self.places(envs, rows))
 
-    def read(self, envs: IntArray, rows: IntArray, out: Array) -> None:
+    def batch(self, count: int) -> Any:
+        """Return an array for `read` to write to, or a tensor on the device: [count, ...]."""
+        return self.items.batch((count, *self._shape))
+
+    def read(self, envs: IntArray, rows: IntArray, out: Any) -> None:
         """Put the observations of rows together in `out`, [K, ...], byte for byte as seen."""
         age = self._age.take(self.places(envs, rows))
         back = np.arange(self.stack - 1, -1, -1)  # oldest first

@@ -1,4 +1,4 @@
-"""Where the items of rings lie: in memory as they are, in memory compressed, or in a file.
+"""Where the items of rings lie: in memory, plain or compressed, in a file, or on a GPU.
 
 All kinds keep the same bytes under the same numbers, so that what is sampled does not depend on the
 kind. The last item is never written and reads as zeros.
@@ -22,7 +22,7 @@ from rlagents.files import load_array, save_array
 from rlagents.types import Array, Footprint, IntArray
 
 Compression = Literal["none", "lz4"]
-Storage = Literal["memory", "disk"]
+Storage = Literal["memory", "disk", "device"]
 
 
 class Items(Protocol):
@@ -31,8 +31,11 @@ class Items(Protocol):
     def put(self, index: IntArray, items: Array) -> None:
         """Write items, [K, ...], under their numbers, [K]."""
 
-    def take(self, index: IntArray, out: Array) -> None:
-        """Read the items of these numbers, [K], into `out`, [K, ...]."""
+    def batch(self, shape: tuple[int, ...]) -> Any:
+        """Return zeros of a shape and of the items' dtype, for `take` to write to."""
+
+    def take(self, index: IntArray, out: Any) -> None:
+        """Read the items of these numbers, [K], into `out`, [K, ...], made of a `batch`."""
 
     def save(self, path: Path, begin: int, end: int) -> None:
         """Write the items numbered from `begin` to before `end` to an .npy file."""
@@ -52,12 +55,17 @@ def make_items(
     *,
     compression: Compression,
     storage: Storage,
+    device: str,
 ) -> Items:
     """Return an empty store of `count` items of a shape and dtype.
 
     Raises:
-        UsageError: the compressor is not installed, or the disk has no room.
+        UsageError: the compressor is not installed, or the disk or the device has no room.
     """
+    if storage == "device":
+        from rlagents.replay.device_items import DeviceItems  # PyTorch, which no other store needs
+
+        return DeviceItems(count, shape, dtype, device)
     if storage == "disk":
         return DiskItems(count, shape, dtype)
     if compression == "lz4":
@@ -75,6 +83,8 @@ def footprint_of_items(
 ) -> Footprint:
     """Return what such a store takes when full."""
     item = math.prod(shape) * np.dtype(dtype).itemsize
+    if storage == "device":
+        return Footprint(0, 0, device=count * item)
     if storage == "disk":
         return Footprint(0, 0, disk=count * item)
     if compression == "lz4":
@@ -89,6 +99,10 @@ class MemoryItems:
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.array = np.zeros((count, *shape), dtype=dtype)
+
+    def batch(self, shape: tuple[int, ...]) -> Array:
+        """Return an array of zeros."""
+        return np.zeros(shape, dtype=self.array.dtype)
 
     def put(self, index: IntArray, items: Array) -> None:
         """Write items under their numbers."""
@@ -137,6 +151,10 @@ class DiskItems:
         mapping = mmap.mmap(self._file.fileno(), nbytes, access=mmap.ACCESS_READ)
         self.array: Array = np.frombuffer(mapping, dtype=dtype).reshape(count, *shape)
 
+    def batch(self, shape: tuple[int, ...]) -> Array:
+        """Return an array of zeros."""
+        return np.zeros(shape, dtype=self.array.dtype)
+
     def put(self, index: IntArray, items: Array) -> None:
         """Write items under their numbers.
 
@@ -181,6 +199,10 @@ class CompressedItems:
         self._item_bytes = math.prod(shape) * self._dtype.itemsize
         zeros = self._compress(np.zeros(shape, dtype))
         self.held = [zeros] * count  # all the same object, until they are written
+
+    def batch(self, shape: tuple[int, ...]) -> Array:
+        """Return an array of zeros."""
+        return np.zeros(shape, dtype=self._dtype)
 
     def put(self, index: IntArray, items: Array) -> None:
         """Write items under their numbers."""

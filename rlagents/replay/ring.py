@@ -40,11 +40,11 @@ class Batch(NamedTuple):
     The n-step target is `reward + discount * value(next_observation)`.
     """
 
-    observation: Array  # [B, ...]
+    observation: Any  # [B, ...] an array, or a tensor where frames lie on a device
     action: IntArray  # [B]
     reward: FloatArray  # [B] sum of gamma^k * r_{t+k} over the steps until the end, n at most
     discount: FloatArray  # [B] gamma^(number of those steps), 0 where the episode terminated
-    next_observation: Array  # [B, ...] n steps later, or what a truncated episode ended with
+    next_observation: Any  # [B, ...] n steps later, or what a truncated episode ended with
     weights: FloatArray | None = None  # [B] of each transition's loss; None where all are 1
     drawn: Drawn | None = None  # whose priorities can be set, if there are any
 
@@ -61,6 +61,7 @@ class TransitionRing:
         gamma: discount per step.
         compression: whether frames are compressed.
         storage: where frames lie.
+        device: in PyTorch's words, of storage = "device".
     """
 
     def __init__(
@@ -74,10 +75,16 @@ class TransitionRing:
         gamma: float,
         compression: Compression = "none",
         storage: Storage = "memory",
+        device: str = "cpu",
     ) -> None:
         rows = rows_for(observation_space, num_envs, capacity, n_step)
         self.frames = FrameRings(
-            observation_space, num_envs, rows, compression=compression, storage=storage
+            observation_space,
+            num_envs,
+            rows,
+            compression=compression,
+            storage=storage,
+            device=device,
         )
         self.num_envs = num_envs
         self.rows = rows  # of each environment
@@ -97,13 +104,14 @@ class TransitionRing:
         self._no_step = np.ones(shape, dtype=np.bool_)  # never written, or an episode's last frame
         self._fresh = np.ones(num_envs, dtype=np.bool_)  # the next row begins an episode
         self._size = 0
-        dtype = observation_space.dtype
-        self._observation = np.zeros((batch_size, *observation_space.shape), dtype=dtype)
-        self._next_observation = np.zeros_like(self._observation)
+        self._observation = self.frames.batch(batch_size)
+        self._next_observation = self.frames.batch(batch_size)
         # A second thread copies half of a large batch. A small one is copied before the thread has
-        # woken up, and frames that are decompressed one by one keep it waiting for Python's lock.
+        # woken up, frames that are decompressed one by one keep it waiting for Python's lock, and
+        # a GPU copies one batch after the other whoever asks for them.
         self._second: ThreadPoolExecutor | None = None
-        if compression == "none" and self._observation.nbytes >= _LARGE_BATCH:
+        copies = compression == "none" and storage != "device"
+        if copies and self._observation.nbytes >= _LARGE_BATCH:
             self._second = ThreadPoolExecutor(1, thread_name_prefix="replay")
 
     @staticmethod
