@@ -242,7 +242,8 @@ def test_options_of_gpus_are_refused_on_the_cpu(options: dict[str, Any], message
 
 
 def test_a_gpu_is_told_to_compute_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back in the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     threads = torch.get_num_threads()
     try:
         machine.prepare_torch(threads, "cuda")
