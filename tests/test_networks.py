@@ -229,7 +229,7 @@ def drawn(layer: NoisyLinear, times: int, seed: int = 0) -> tuple[Tensor, Tensor
     draws = []
     for _ in range(times):
         layer.draw_noise(generator)
-        draws.append((layer.noise_in, layer.noise_out))
+        draws.append((layer.noise_in.clone(), layer.noise_out.clone()))
     ins, outs = zip(*draws, strict=True)
     return torch.stack(ins), torch.stack(outs)
 

@@ -36,7 +36,7 @@ from rlagents.types import Outcome
 pytestmark = pytest.mark.timeout(900)  # many processes: slow to start where others compute
 
 Make = Callable[..., Any]
-HANG_S = 15.0  # far more than a busy machine takes to start a process, or to step the game
+HANG_S = 12.0  # far more than a busy machine takes to start a process, or to step the game
 
 
 @pytest.fixture
