@@ -18,7 +18,6 @@ The exit status is 1 if anything differs, and 2 without a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -97,9 +96,8 @@ def train(config: str, options: Mapping[str, Any], *, resumed: bool) -> Outcome:
         if resumed:
             rlagents.resume(run.directory, total_steps=steps, quiet=True)
         seconds = time.perf_counter() - start
-        index = json.loads(Path(run.directory, "checkpoints", "index.json").read_text("utf-8"))
-        checkpoint = Path(run.directory, "checkpoints", index["last"])
-        weights = next(checkpoint.rglob("network.safetensors")).read_bytes()
+        agent = run.checkpoint("last").directory / "agent"
+        weights = (agent / "network.safetensors").read_bytes()
         lines = Path(run.directory, "episodes.csv").read_text(encoding="utf-8").splitlines()
     episodes = "\n".join(line.rpartition(",")[0] for line in lines)
     return Outcome(weights, episodes, steps / seconds, CountingRecorder.made - before)

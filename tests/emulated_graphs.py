@@ -53,14 +53,13 @@ class _Recording(TorchDispatchMode):
     def __torch_dispatch__(  # type: ignore[no-untyped-def]
         self, func, types, args=(), kwargs=None
     ) -> Any:
-        name = func.overloadpacket.__name__
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
         masks = name.startswith("index") and any(
             tensor.dtype == torch.bool for tensor in _tensors(args[1:2])
         )
-        draws = (kwargs or {}).get("generator") is not None  # its state lies with Python
+        draws = kwargs.get("generator") is not None  # its state lies with Python
         if name in _NOT_RECORDED or masks or draws:
             raise NotRecordedError(name)
-        kwargs = kwargs or {}
         results = func(*args, **kwargs)
         self.operations.append(_Operation(func, args, kwargs, _tensors(results)))
         return results

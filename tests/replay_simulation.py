@@ -15,6 +15,12 @@ from rlagents.spaces import FrameStack
 from rlagents.types import Array, Transition
 
 Replay = UniformReplay | PrioritizedReplay
+STORES: list[dict[str, Any]] = [
+    {},
+    {"compression": "lz4"},
+    {"storage": "disk"},
+    {"storage": "device"},  # of PyTorch: here the CPU
+]
 VECTOR = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 # What can follow from a step: n-step reward, discount, and the observation to bootstrap from.
 Outcome = tuple[float, float, Array | None]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_simulation import (
+    STORES,
     VECTOR,
     Simulation,
     check_batch,
@@ -32,10 +33,6 @@ from rlagents.spaces import FrameStack
 from rlagents.types import Array, Footprint, Transition
 
 KINDS = ["uniform", "prioritized"]
-STORES: list[dict[str, str]] = [
-    *({}, {"compression": "lz4"}, {"storage": "disk"}),
-    {"storage": "device"},  # of PyTorch: here the CPU
-]
 
 spaces = st.one_of(
     st.integers(1, 4).map(lambda stack: FrameStack(stack, 2, 3)),

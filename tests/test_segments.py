@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from replay_simulation import Simulation
+from replay_simulation import STORES, Simulation
 from replay_simulation import make_replay as make_uniform
 
 from rlagents.replay import ReplayConfig, make_replay, segments
@@ -20,9 +20,6 @@ from rlagents.replay.items import CompressedItems, DiskItems, MemoryItems
 from rlagents.spaces import FrameStack
 
 SPACE = FrameStack(3, 2, 3)  # items of 6 bytes
-STORES: list[dict[str, Any]] = [
-    *({}, {"compression": "lz4"}, {"storage": "disk"}, {"storage": "device"}),
-]
 KINDS: list[dict[str, Any]] = [*STORES, {"kind": "prioritized"}]
 
 

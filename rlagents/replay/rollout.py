@@ -55,9 +55,7 @@ class Rollout:
         shape = (num_steps, num_envs)
         for name, dtype in _COLUMNS.items():
             setattr(self, name, np.zeros(shape, dtype=dtype))
-        self._observation = np.zeros(
-            (batch_size, *observation_space.shape), dtype=observation_space.dtype
-        )
+        self._observation: Array = self._frames.batch(batch_size)
 
     @staticmethod
     def footprint(
