@@ -426,7 +426,10 @@ def _check_reward(config: EnvConfig, spec: EnvSpec) -> None:
     if config.reward is None or config.reward in spec.rewards:
         return
     if not spec.rewards:
-        raise UsageError(f"[env] reward: {spec.name} has no such option (Mario has); leave it out.")
+        raise UsageError(
+            f"[env] reward: {spec.name} has no such option (Mario has); leave it out, or set it to "
+            '"none".'
+        )
     raise UsageError(
         f"[env] reward: {spec.name} has no reward {config.reward!r}"
         f"{did_you_mean(config.reward, spec.rewards)} It has: {', '.join(spec.rewards)}."

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 class Table(BaseModel):
     """A frozen, strictly checked table of a configuration: unknown keys are refused.
 
-    The text "none" stands for None, which TOML has no word for, where a key takes None but no text.
+    The text "none" stands for None, which TOML has no word for, where a key takes None.
     """
 
     model_config = ConfigDict(
@@ -42,9 +42,9 @@ def _is_none(value: Any) -> bool:
 
 
 def _may_be_none(field: FieldInfo) -> bool:
-    """Tell whether a field takes None, and no text that "none" could be."""
+    """Tell whether a field takes None, and has no choice that is called "none"."""
     kinds = _kinds(field.annotation)
-    return type(None) in kinds and str not in kinds and "none" not in kinds
+    return type(None) in kinds and "none" not in kinds
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -222,10 +222,18 @@ def test_none_leaves_out_what_a_recipe_sets() -> None:
     assert all(getattr(config.agent, key) is None for key in late)
 
 
-def test_none_is_the_text_where_text_is_asked_for() -> None:
-    words = parse_option_values({"env.action_set": "none", "replay.compression": "none"})
+def test_none_leaves_out_the_names_that_a_recipe_chooses() -> None:
+    tables, _ = read_config("mario-ppo")
+    assert {"action_set", "reward"} <= tables["env"].keys()
+    words = parse_option_values({"env.action_set": "none", "env.reward": "none"})
+    config = build_config(tables, words, "test.toml")
+    assert config.env.action_set is None
+    assert config.env.reward is None
+
+
+def test_none_is_the_text_where_it_is_a_choice() -> None:
+    words = parse_option_values({"replay.compression": "none"})
     config: Any = build_config(MINIMAL, words, "test.toml")
-    assert config.env.action_set == "none"
     assert config.replay.compression == "none"
 
 
@@ -284,6 +292,7 @@ class Kinds(Table):
     bounded_text: Annotated[str, Field(max_length=9)] | None = None
     choice_of_none: Literal["none", "a"] | None = None
     needed: int = 0
+    needed_text: str = ""
 
 
 @pytest.mark.parametrize(
@@ -293,6 +302,8 @@ class Kinds(Table):
         ("several", "none, or list of: whole number"),
         ("choice", "a | b | none"),
         ("switch", "true | false | none"),
+        ("text", "text, or none"),
+        ("bounded_text", "text, or none"),
     ],
 )
 def test_none_is_offered_and_taken_where_a_key_may_be_none(key: str, takes: str) -> None:
@@ -301,10 +312,9 @@ def test_none_is_offered_and_taken_where_a_key_may_be_none(key: str, takes: str)
 
 
 @pytest.mark.parametrize(
-    ("key", "takes"),
-    [("text", "text"), ("bounded_text", "text"), ("choice_of_none", "none | a")],
+    ("key", "takes"), [("needed_text", "text"), ("choice_of_none", "none | a")]
 )
-def test_none_stays_text_where_a_key_takes_text(key: str, takes: str) -> None:
+def test_none_stays_text_where_it_is_a_choice_or_needed(key: str, takes: str) -> None:
     assert describe_type(Kinds.model_fields[key]) == takes
     assert getattr(Kinds.model_validate({key: "none"}), key) == "none"
 
@@ -642,8 +652,6 @@ CONTRADICTING = (
 
 NONE_IS_TEXT = (
     "env.id",
-    "env.action_set",
-    "env.reward",
     "device",
     "agent.baseline",
     "replay.compression",
