@@ -55,6 +55,8 @@ def grayscale(frame: Array) -> Array:
 class SkipFrames(gym.Wrapper[Any, int, Any, int]):
     """Holds each action for several frames; the rewards of a skip are summed.
 
+    A life lost in any frame of a skip (`life_lost` in an info) is in the info that is handed on.
+
     With `merge_pictures`, observations become the maximum of the last two frames' luminances,
     [H, W] uint8; else the last frame's observation is handed on. A skip ends with the episode.
     """
@@ -75,11 +77,13 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play `frame_skip` frames with `action`."""
         total = 0.0
+        life_lost = False
         last: Array | None = None
         for _ in range(self._frame_skip):
             last_but_one = last
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
+            life_lost |= isinstance(info, dict) and bool(info.get("life_lost", False))
             if self._merge_pictures:
                 with self._timer("preprocess"):
                     last = grayscale(observation).copy()  # it may be drawn into again
@@ -87,6 +91,8 @@ class SkipFrames(gym.Wrapper[Any, int, Any, int]):
                 break
         if last is not None:
             observation = last if last_but_one is None else np.maximum(last, last_but_one)
+        if life_lost:
+            info = {**info, "life_lost": True}
         return observation, total, terminated, truncated, info
 
 

@@ -221,6 +221,29 @@ def test_a_skip_cut_short_merges_the_last_two_too(end: int) -> None:
     assert np.array_equal(observation, np.maximum(pictures[end], pictures[end - 1]))
 
 
+class Lives(gym.Wrapper[Any, int, Any, int]):
+    """Tells of a life that was lost in the frame `lost`."""
+
+    def __init__(self, env: gym.Env[Any, int], lost: int) -> None:
+        super().__init__(env)
+        self._lost = lost
+        self._frame = 0
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._frame += 1
+        *told, info = self.env.step(action)
+        return *told, info | {"frame": self._frame, "life_lost": self._frame == self._lost}
+
+
+@pytest.mark.parametrize("lost", [1, 4, 5, 6, 8])
+def test_a_life_lost_in_any_frame_of_a_skip_is_told(lost: int) -> None:
+    env = SkipFrames(Lives(Script(noise(13)), lost), 4)
+    env.reset()
+    infos = [env.step(0)[4] for _ in range(3)]
+    assert [info["life_lost"] for info in infos] == [lost <= 4, lost > 4, False]
+    assert [info["frame"] for info in infos] == [4, 8, 12]
+
+
 @pytest.mark.parametrize("end", [5, 10**6])
 def test_vectors_are_not_merged(end: int) -> None:
     pictures = noise(9)
