@@ -454,7 +454,7 @@ def test_an_update_is_that_of_an_independent_computation(options: dict[str, Any]
         agent._network.head.weight.mul_(50)
     past = Past(agent, stream, 20)
     kinds = [
-        (bool(t), bool(o)) for step in past.transitions for t, o in zip(*step[4:], strict=True)
+        (bool(t), bool(o)) for step in past.transitions for t, o in zip(*step[4:6], strict=True)
     ]
     assert len(set(kinds)) == 4  # goes on, terminates, is truncated, loses a life
     expected, losses = reference_gradients(past, config)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlagents.agents import reinforce
-from rlagents.agents.reinforce import Reinforce, ReinforceConfig, rewards_to_go, standardize
+from rlagents.agents.reinforce import Reinforce, ReinforceConfig, rewards_to_go
+from rlagents.agents.rewards import standardize
 from rlagents.errors import UsageError
 from rlagents.networks import NetworkConfig
 from rlagents.spaces import FrameStack
@@ -65,19 +66,23 @@ class Past:
     observations: list[Array]
     actions: list[int]
     rewards: list[float]
+    ends: list[bool]  # where a life was lost, or the game
 
 
 class Stream:
     """Made-up environments that heed the waiting of an agent, as the runner does."""
 
-    def __init__(self, num_envs: int, *, seed: int = 0, longest: int = 9) -> None:
+    def __init__(
+        self, num_envs: int, *, seed: int = 0, longest: int = 9, lives: float = 0.0
+    ) -> None:
+        self._lives = lives
         self._generator = np.random.default_rng(seed)
         self._longest = longest
         self.num_envs = num_envs
         self.observation = self._random()
         self.active = np.zeros(num_envs, dtype=np.bool_)
         self.left = np.zeros(num_envs, dtype=np.int64)
-        self.running = [Past([], [], []) for _ in range(num_envs)]
+        self.running = [Past([], [], [], []) for _ in range(num_envs)]
         self.finished: list[list[Past]] = [[] for _ in range(num_envs)]
 
     def _random(self) -> Array:
@@ -89,7 +94,7 @@ class Stream:
             self.active[i] = True
             # Lengths differ from one environment to the next.
             self.left[i] = self._generator.integers(1, self._longest + 1) + 2 * i
-            self.running[i] = Past([], [], [])
+            self.running[i] = Past([], [], [], [])
 
     def step(self, action: IntArray) -> Transition:
         """Step the active environments; the rows of the others are filled with nonsense."""
@@ -99,16 +104,18 @@ class Stream:
         reward[self._generator.random(self.num_envs) < 0.4] = 0
         reward[~self.active] = 1e6
         over[~self.active] = self._generator.random(int((~self.active).sum())) < 0.5
+        lost = self._generator.random(self.num_envs) < self._lives
         for i in np.flatnonzero(self.active):
             past = self.running[i]
             past.observations.append(self.observation[i].copy())
             past.actions.append(int(action[i]))
             past.rewards.append(float(reward[i]))
+            past.ends.append(bool(over[i] or lost[i]))
             if over[i]:
                 self.finished[i].append(past)
                 self.active[i] = False
         after = self._random()
-        terminated = over & (self._generator.random(self.num_envs) < 0.5)
+        terminated = over & (self._generator.random(self.num_envs) < 0.5) | lost
         transition = Transition(self.observation, action, reward, after, terminated, over)
         self.observation = self._random()
         return transition
@@ -185,6 +192,13 @@ def test_rewards_to_go_that_begin_afresh_at_a_score_by_hand() -> None:
     assert both.tolist() == [2, 3]
 
 
+def test_rewards_to_go_end_where_they_are_told_by_hand() -> None:
+    ends = np.array([False, True, False, False])
+    assert rewards_to_go(rewards(1, 2, 4, 8), 0.5, ends=ends).tolist() == [2, 2, 8, 8]
+    scored = rewards_to_go(rewards(0, 0, 4, 8), 0.5, ends=ends, reset_at_score=True)
+    assert scored.tolist() == [0, 0, 4, 8]
+
+
 def test_long_sums_do_not_lose_precision() -> None:
     result = rewards_to_go(np.full(100_000, 0.1, dtype=np.float32), 1.0)
     assert result[0] == pytest.approx(100_000 * float(np.float32(0.1)), rel=1e-6)
@@ -195,19 +209,21 @@ def test_long_sums_do_not_lose_precision() -> None:
     st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0, 0.5]), min_size=1, max_size=30),
     st.integers(0, 100).map(lambda percent: percent / 100),
     st.booleans(),
+    st.integers(0, 2**30 - 1),
 )
 def test_rewards_to_go_are_their_definition(
-    numbers: list[float], gamma: float, reset_at_score: bool
+    numbers: list[float], gamma: float, reset_at_score: bool, bits: int
 ) -> None:
+    ends = np.array([bits >> t & 1 == 1 for t in range(len(numbers))])
     expected = []
     for t in range(len(numbers)):
         total = 0.0
         for k, number in enumerate(numbers[t:]):
             total += gamma**k * number
-            if reset_at_score and number != 0:
+            if ends[t + k] or (reset_at_score and number != 0):
                 break
         expected.append(total)
-    result = rewards_to_go(rewards(*numbers), gamma, reset_at_score=reset_at_score)
+    result = rewards_to_go(rewards(*numbers), gamma, ends=ends, reset_at_score=reset_at_score)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -215,6 +231,8 @@ def test_standardized_values_by_hand() -> None:
     np.testing.assert_allclose(standardize(rewards(2, 4, 6, 8)), rewards(-3, -1, 1, 3) / 5**0.5)
     assert standardize(rewards(5, 5, 5)).tolist() == [0, 0, 0]
     assert standardize(rewards(3)).tolist() == [0]
+    for number in (0.1, 0.7, 21.7):  # the means of so many of them are rounded
+        assert not standardize(np.full(512, number, dtype=np.float32)).any()
     many = standardize(np.random.default_rng(0).normal(40, 7, size=5000).astype(np.float32))
     assert float(many.mean()) == pytest.approx(0, abs=1e-4)
     assert float(many.std()) == pytest.approx(1, abs=1e-4)
@@ -232,7 +250,7 @@ def reference_loss(
             total = 0.0
             for k, reward in enumerate(past.rewards[t:]):
                 total += config.gamma**k * reward
-                if config.reset_return_at_score and reward != 0:
+                if past.ends[t + k] or (config.reset_return_at_score and reward != 0):
                     break
             returns.append(total)
     goal = torch.tensor(returns, dtype=torch.float64)
@@ -268,6 +286,7 @@ def reference_loss(
 
 
 @pytest.mark.parametrize("chunk", [512, 3, 1])
+@pytest.mark.parametrize("lives", [0.0, 0.3])
 @pytest.mark.parametrize(
     "options",
     [
@@ -281,12 +300,12 @@ def reference_loss(
     ],
 )
 def test_an_update_is_that_of_an_independent_computation(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], chunk: int
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], lives: float, chunk: int
 ) -> None:
     monkeypatch.setattr(reinforce, "_CHUNK", chunk)
     agent = make_agent(2, **options)
     config = ReinforceConfig.model_validate(BASE | options)
-    stream = Stream(2)
+    stream = Stream(2, lives=lives)
     for update in range(3):
         episodes = until_update(agent, stream)
         assert len(episodes) == 4

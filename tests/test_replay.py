@@ -597,13 +597,18 @@ def test_a_trajectory_is_byte_for_byte_what_the_agent_saw(
     simulation = Simulation(space, 1, seed=seed, max_length=max_length, life_lost=0.2)
     trajectory = Trajectory(space)
     assert len(trajectory) == 0
+    ends = []
     while True:
         transition = simulation.step()
         trajectory.append(
-            transition.observation[0], int(transition.action[0]), float(transition.reward[0])
+            transition.observation[0],
+            int(transition.action[0]),
+            float(transition.reward[0]),
+            bool(transition.terminated[0]),
         )
+        ends.append(bool(transition.terminated[0]))
         over = bool(transition.episode_over[0])
-        for array in transition:
+        for array in transition[:6]:
             array[...] = 1
         if over:
             break
@@ -616,6 +621,7 @@ def test_a_trajectory_is_byte_for_byte_what_the_agent_saw(
         assert step.observation.tobytes() == observation.tobytes()
     assert trajectory.actions().tolist() == [step.action for step in steps]
     assert trajectory.rewards().tolist() == [step.reward for step in steps]
+    assert trajectory.ends().tolist() == ends
     assert str(trajectory.actions().dtype) == "int64"
     assert str(trajectory.rewards().dtype) == "float32"
 
@@ -629,7 +635,7 @@ def test_a_trajectory_may_begin_anywhere_in_an_episode(begin: int) -> None:
     for step in range(begin + 6):
         transition = simulation.step()
         if step >= begin:
-            trajectory.append(transition.observation[0], 0, 0.0)
+            trajectory.append(transition.observation[0], 0, 0.0, False)
     for step, observation in zip(
         simulation.lives[0].steps[begin:], trajectory.observations(), strict=True
     ):
@@ -638,7 +644,7 @@ def test_a_trajectory_may_begin_anywhere_in_an_episode(begin: int) -> None:
 
 def test_a_trajectory_of_another_stack_is_refused(tmp_path: Path) -> None:
     trajectory = Trajectory(FrameStack(3, 2, 3))
-    trajectory.append(np.zeros((3, 2, 3), dtype=np.uint8), 0, 0.0)
+    trajectory.append(np.zeros((3, 2, 3), dtype=np.uint8), 0, 0.0, False)
     trajectory.save(tmp_path, "some")
     with pytest.raises(ValueError, match=r"some-items\.npy"):
         Trajectory(FrameStack(2, 2, 3)).load(tmp_path, "some")
@@ -652,16 +658,18 @@ def test_a_trajectory_is_saved_and_goes_on(
     simulation = Simulation(space, 1, seed=0, max_length=50)
     simulation.lives[0].length = 50
     trajectory = Trajectory(space)
-    for transition in (simulation.step() for _ in range(steps)):
-        trajectory.append(transition.observation[0], int(transition.action[0]), 0.1)
+    for number, transition in enumerate(simulation.step() for _ in range(steps)):
+        action = int(transition.action[0])
+        trajectory.append(transition.observation[0], action, 0.1, number % 4 == 2)
     trajectory.save(tmp_path, "some")
     other = Trajectory(space)
-    other.append(np.ones(space.shape, dtype=space.dtype), 5, 5.0)  # is forgotten
+    other.append(np.ones(space.shape, dtype=space.dtype), 5, 5.0, True)  # is forgotten
     other.load(tmp_path, "some")
     assert len(other) == steps
+    assert other.ends().tolist() == [number % 4 == 2 for number in range(steps)]
     for transition in (simulation.step() for _ in range(3)):
         for which in (trajectory, other):
-            which.append(transition.observation[0], int(transition.action[0]), 0.1)
+            which.append(transition.observation[0], int(transition.action[0]), 0.1, False)
     np.testing.assert_array_equal(trajectory.observations(), other.observations())
     np.testing.assert_array_equal(trajectory.actions(), other.actions())
     np.testing.assert_array_equal(trajectory.rewards(), other.rewards())

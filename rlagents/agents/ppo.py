@@ -51,7 +51,7 @@ from rlagents.agents.base import (
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
 from rlagents.agents.optimizers import Adam
-from rlagents.agents.rewards import RewardNormalizer
+from rlagents.agents.rewards import RewardNormalizer, standardize
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -428,8 +428,7 @@ class PPO(Agent):
         """Put the steps of these numbers together: [B], of [T * N] and [T * N, 4]."""
         chosen = numbers[index]  # [B, 4]
         if self._config.standardize_advantages:
-            spread = chosen[:, 2].std() + np.float32(1e-8)
-            chosen[:, 2] = (chosen[:, 2] - chosen[:, 2].mean()) / spread
+            chosen[:, 2] = standardize(chosen[:, 2])
         observation = torch.from_numpy(self._rollout.gather(index)).to(self._device)
         action = torch.from_numpy(actions[index]).to(self._device)
         return _Minibatch(

@@ -51,6 +51,7 @@ from rlagents.agents.base import (
 )
 from rlagents.agents.guard import Guard, clip_gradients, step_unless
 from rlagents.agents.optimizers import Adam
+from rlagents.agents.rewards import standardize
 from rlagents.agents.weights import take_over
 from rlagents.errors import UsageError
 from rlagents.networks import (
@@ -102,25 +103,26 @@ class ReinforceConfig(Table):
     """Longer gradients are shortened to this length; 0 leaves them as they are."""
 
 
-def rewards_to_go(rewards: FloatArray, gamma: float, *, reset_at_score: bool = False) -> FloatArray:
+def rewards_to_go(
+    rewards: FloatArray,
+    gamma: float,
+    *,
+    ends: BoolArray | None = None,
+    reset_at_score: bool = False,
+) -> FloatArray:
     """Return G_t = r_t + gamma * G_{t+1}: [T] float32 -> [T] float32.
 
-    With `reset_at_score`, a reward other than 0 ends the sum that began before it.
+    Sums end with the steps of `ends`, [T] bool; with `reset_at_score`, also with each reward other
+    than 0.
     """
     returns = np.zeros(len(rewards), dtype=np.float64)
     following = 0.0
     for t in range(len(rewards) - 1, -1, -1):
-        if reset_at_score and rewards[t] != 0:
+        if (ends is not None and ends[t]) or (reset_at_score and rewards[t] != 0):
             following = 0.0
         following = float(rewards[t]) + gamma * following
         returns[t] = following
     return returns.astype(np.float32)
-
-
-def standardize(values: FloatArray) -> FloatArray:
-    """Return values with mean 0 and standard deviation 1; all zero where they do not differ."""
-    centred = values - values.mean()
-    return np.asarray(centred / (values.std() + 1e-8), dtype=np.float32)
 
 
 class Reinforce(Agent):
@@ -253,11 +255,12 @@ class Reinforce(Agent):
         active = np.flatnonzero(~self.waiting()).tolist()
         self._steps += len(active)
         actions, rewards = transition.action.tolist(), transition.reward.tolist()
+        ends = transition.terminated.tolist()
         complete = transition.episode_over
         if self._config.points_per_update is not None:
             complete = complete | (transition.reward != 0)
         for i in active:
-            self._running[i].append(transition.observation[i], actions[i], rewards[i])
+            self._running[i].append(transition.observation[i], actions[i], rewards[i], ends[i])
             if complete[i]:
                 self._finished[i].append(self._running[i])
                 self._running[i] = Trajectory(self._observation_space)
@@ -286,7 +289,10 @@ class Reinforce(Agent):
         returns = np.concatenate(
             [
                 rewards_to_go(
-                    episode.rewards(), config.gamma, reset_at_score=config.reset_return_at_score
+                    episode.rewards(),
+                    config.gamma,
+                    ends=episode.ends(),
+                    reset_at_score=config.reset_return_at_score,
                 )
                 for episode in episodes
             ]

@@ -1,4 +1,4 @@
-"""Rewards as a learner takes them: their signs, scaled, or divided by how much returns vary."""
+"""Numbers as a learner takes them: rewards clipped or normalised, returns standardised."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import numpy as np
 from rlagents.types import BoolArray, FloatArray
 
 _LARGEST = 10.0  # a normalised reward; before returns have been seen to vary, all would be beyond
+
+
+def standardize(values: FloatArray) -> FloatArray:
+    """Return values with mean 0 and standard deviation 1; all zero where they do not differ."""
+    if values.min() == values.max():  # their mean may be rounded, and all would differ from it
+        return np.zeros_like(values)
+    centred = values - values.mean()
+    return np.asarray(centred / (values.std() + 1e-8), dtype=np.float32)
 
 
 class RewardNormalizer:
