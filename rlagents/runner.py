@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -207,18 +207,21 @@ class Runner:
         if self._config.env.life_loss_terminates:
             terminated = terminated | step.life_lost
         over = step.terminated | step.truncated
+        faults = self._take_faults()
+        failed = np.zeros(len(over), dtype=np.bool_)
+        failed[[fault.env_index for fault in faults if fault.env_index is not None]] = True
         transition = Transition(
-            self._observation, action, step.reward, step.observation, terminated, over
+            self._observation, action, step.reward, step.observation, terminated, over, failed
         )
         with timer("observe"):
             self._agent.observe(transition)
         self._observation = step.observation
         self._step += sum(running.active for running in self._running)
-        failed = yield from self._note_faults()
+        yield from self._note_faults(faults)
         for index, running in enumerate(self._running):
             if not running.active:
                 continue
-            if index in failed:  # what was not played is no part of the episode
+            if failed[index]:  # what was not played is no part of the episode
                 yield self._end_episode(index, running, "truncated", failed=True)
                 continue
             running.actions.append(int(action[index]))
@@ -248,15 +251,15 @@ class Runner:
                     name += " failed"
                 raise RunFailedError(f"{name}: {error!r}.") from error
 
-    def _note_faults(self) -> Generator[Event, None, set[int]]:
-        """Tell of environments that failed and were made anew; return which are in no episode."""
-        if not isinstance(self._env, TellsFaults):
-            return set()
-        faults = self._env.take_faults()
+    def _take_faults(self) -> list[EnvFault]:
+        """Return which environments failed and were made anew since it was last asked."""
+        return self._env.take_faults() if isinstance(self._env, TellsFaults) else []
+
+    def _note_faults(self, faults: Sequence[EnvFault]) -> Iterator[Event]:
+        """Count environments that failed, and tell of them."""
         for fault in faults:
             self._env_restarts += 1
             yield EnvRestarted(self._clock(), self._describe(fault))
-        return {fault.env_index for fault in faults if fault.env_index is not None}
 
     def _describe(self, fault: EnvFault) -> str:
         """Return what failed, and what becomes of it."""
@@ -344,7 +347,9 @@ class Runner:
                 self._observation = self._env.reset(
                     mask, [self._running[index].seed for index in indexes]
                 )
-            failed = yield from self._note_faults()
+            faults = self._take_faults()
+            yield from self._note_faults(faults)
+            failed = {fault.env_index for fault in faults}
             for index in indexes:
                 self._running[index].active = index not in failed
             mask[indexes] = [index in failed for index in indexes]
@@ -549,7 +554,8 @@ class Runner:
             self._agent.interrupt()
             return f"the environments did not come back to where they were: {error!r}"
         saved = load_array(directory / "observation.npy", observation.dtype, observation.shape)
-        if not np.array_equal(observation[active], saved[active]):
+        is_number = saved.dtype.kind == "f"  # one that is none is where it was, too
+        if not np.array_equal(observation[active], saved[active], equal_nan=is_number):
             self._agent.interrupt()
             return "the environments did not come back to where they were"
         self._observation = observation

@@ -72,14 +72,24 @@ class Milestones:
         self._recent: deque[float] = deque(maxlen=max(self._episodes, default=1))
         self.reached = 0  # how many of the goals
 
-    def observe(self, reward: FloatArray, episode_over: BoolArray) -> None:
-        """Take in [N] rewards, as the game gave them, and [N] whether that was an episode's end."""
+    def observe(
+        self, reward: FloatArray, episode_over: BoolArray, failed: BoolArray | None = None
+    ) -> None:
+        """Take in a step of N environments.
+
+        Args:
+            reward: [N] as the game gave them.
+            episode_over: [N] whether that was an episode's end.
+            failed: [N] whether that was since the environment failed; such an episode's return
+                says nothing of the policy, and is not counted.
+        """
         if self.reached == len(self._goals):
             return
         self._running += reward
         if not episode_over.any():
             return
-        self._recent.extend(self._running[episode_over].tolist())
+        counted = episode_over if failed is None else episode_over & ~failed
+        self._recent.extend(self._running[counted].tolist())
         self._running[episode_over] = 0
         while self.reached < len(self._goals):
             number = self._episodes[self.reached]

@@ -39,6 +39,8 @@ class Transition(NamedTuple):
     next_observation: Array  # [N, ...] the true successor, never a reset frame
     terminated: BoolArray  # [N] bool: cuts the bootstrap (a lost life too, where configured)
     episode_over: BoolArray  # [N] bool: terminated for good or truncated; cuts stacks and returns
+    # [N] bool: cut off since the environment failed; its return says nothing of the policy.
+    failed: BoolArray | None = None
 
 
 class Episode(NamedTuple):

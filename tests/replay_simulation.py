@@ -138,7 +138,7 @@ class Simulation:
         for _ in range(steps):
             transition = self.step()
             replay.observe(transition)
-            for array in transition:
+            for array in transition[:6]:
                 array[...] = 1
 
     def find(self, action: int) -> tuple[Life, int]:

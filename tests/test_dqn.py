@@ -417,6 +417,23 @@ def test_the_target_is_copied_every_period(num_envs: int, period: int, copies: l
     assert found == copies
 
 
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+@pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (2, 3), (8, 10)])
+def test_after_an_interruption_learning_waits_for_something_to_learn_from(
+    num_envs: int, n_step: int, kind: str
+) -> None:
+    fewest = num_envs * (n_step + 1)
+    agent = make_agent(num_envs, n_step=n_step, learning_starts=fewest, kind=kind)
+    stream = Stream(num_envs, end=0.0)
+    drive(agent, stream, 1)
+    agent.interrupt()
+    for _ in range(n_step):
+        assert drive(agent, stream, 1)[1] == [{}]
+    for _ in range(3):
+        metrics = drive(agent, stream, 1)[1]
+    assert metrics != [{}]
+
+
 @pytest.mark.parametrize("tau", [0.01, 0.3, 1.0])
 def test_a_soft_target_goes_part_of_the_way_after_each_update(
     monkeypatch: pytest.MonkeyPatch, tau: float

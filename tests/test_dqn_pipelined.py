@@ -36,6 +36,21 @@ def pipelined(**options: Any) -> DQN:
     return make_agent(**{"pipelined": True, "target_period_steps": 10} | options)
 
 
+def test_a_target_period_within_an_update_period_owes_no_copies_later() -> None:
+    late = {"late_return": [1e6], "late_update_period_steps": [4]}
+    agent = pipelined(target_period_steps=8, update_period_steps=16, **late)
+    stream = Stream(2)
+    drive(agent, stream, 200)
+    agent._late.reached = 1  # from here on there is an update every 4 steps, a copy every 8
+    drive(agent, stream, 4)
+    copies = 0
+    for _ in range(20):
+        target = weights(agent._target)
+        drive(agent, stream, 1)
+        copies += not equal(weights(agent._target), target)
+    assert copies == 5  # of 40 steps
+
+
 class AtOnce(ThreadPoolExecutor):
     """Learns before the next batches are prepared."""
 

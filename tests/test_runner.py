@@ -19,11 +19,12 @@ import rlagents
 from rlagents import runner as runner_module
 from rlagents.agents.base import Agent, Policy
 from rlagents.config import RunConfig, build_config, parse_option_values
-from rlagents.envs import VectorStep
+from rlagents.envs import EnvFault, VectorStep
 from rlagents.errors import RunFailedError
 from rlagents.evaluate import PlayedEpisode
 from rlagents.events import (
     CheckpointDue,
+    EnvRestarted,
     EpisodeEnded,
     Evaluated,
     Event,
@@ -166,7 +167,7 @@ class StubAgent(Agent):
 
     def observe(self, transition: Transition) -> None:
         self.log.append("observe")
-        self.transitions.append(Transition(*(np.array(array) for array in transition)))
+        self.transitions.append(Transition(*map(np.array, transition)))
 
     def learn(self) -> Metrics:
         self.log.append("learn")
@@ -296,6 +297,44 @@ def test_a_lost_life(counts: bool) -> None:
     assert (ended.episode.episodic_length, ended.episode.episodic_return) == (6, 6.0)
     assert ended.episode.end == "terminated"
     assert len(env.resets) == 2  # at the start and after the end
+
+
+class FailingEnv(ScriptedEnv):
+    """Each third episode of environment 1 is cut off by a failure in its second step."""
+
+    def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
+        super().__init__(lengths)
+        self._faults: list[EnvFault] = []
+
+    def recv(self) -> VectorStep:
+        step = super().recv()
+        self._faults = []
+        if self._playing[1] and self._time[1] == 2 and self._episode[1] % 3 == 2:
+            self._faults = [EnvFault(1, int(self._seeds[1]), 1, "it broke")]
+            self._playing[1] = False
+            step.truncated[1] = True
+        return step
+
+    def take_faults(self) -> list[EnvFault]:
+        faults, self._faults = self._faults, []
+        return faults
+
+
+def test_an_agent_is_told_which_episodes_a_failure_cut_off() -> None:
+    agent = StubAgent(2)
+    config = make_config(total_steps=24)
+    events = list(make_runner(config, FailingEnv([[4], [3]]), agent).run())
+    over = [t.episode_over.tolist() for t in agent.transitions]
+    failed = [t.failed.tolist() for t in agent.transitions if t.failed is not None]
+    assert [row[1] for row in over] == [False, False, True] * 2 + [False, True] + [False] * 2 + [
+        True,
+        False,
+    ]
+    assert failed == [[False, number == 7] for number in range(12)]
+    (restarted,) = of_kind(events, EnvRestarted)
+    assert restarted.clock.step == 16
+    ended = [event.episode for event in of_kind(events, EpisodeEnded)]
+    assert [row.end for row in ended if row.env_index == 1][2] == "truncated"
 
 
 def test_episodes_are_reported_with_their_seeds_and_actions() -> None:

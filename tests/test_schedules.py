@@ -60,6 +60,16 @@ def test_interrupted_episodes_do_not_count() -> None:
     assert not any(play(milestones, [[0.5]] * 30, [[True]] * 30))
 
 
+def test_episodes_that_a_failure_cut_off_do_not_count() -> None:
+    milestones = Milestones([-1.0], 2, [2])
+    over = np.array([True, True])
+    milestones.observe(np.array([-9.0, 0.0]), over, np.array([False, True]))
+    milestones.observe(np.array([0.0, 1.0]), over, np.array([True, True]))
+    assert milestones.reached == 0  # of -9 alone
+    milestones.observe(np.array([8.0, 1.0]), over, np.array([False, True]))
+    assert milestones.reached == 1  # of -9 and 8; nothing of a failed episode is left over
+
+
 def test_a_goal_has_episodes_of_its_own_and_waits_for_the_one_before() -> None:
     # The mean of two is 3 after the second; that of three is 2 or more after the third, fifth, …
     returns = [[2.0], [4.0], [0.0], [0.0], [6.0], [0.0]]

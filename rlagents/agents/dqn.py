@@ -481,7 +481,7 @@ class DQN(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Put a step of every environment into replay."""
-        self._late.observe(transition.reward, transition.episode_over)
+        self._late.observe(transition.reward, transition.episode_over, transition.failed)
         if self._config.clip_rewards:
             transition = transition._replace(reward=np.sign(transition.reward))
         if self._config.reset_return_at_score:
@@ -570,7 +570,7 @@ class DQN(Agent):
         if self._config.target_tau is not None:
             return
         if self._steps_since_target >= self._config.target_period_steps:
-            self._steps_since_target -= self._config.target_period_steps
+            self._steps_since_target %= self._config.target_period_steps
             self._target.load_state_dict(self._network.state_dict())
 
     @torch.no_grad()
@@ -672,6 +672,9 @@ class DQN(Agent):
     def interrupt(self) -> None:
         """Close the running episodes in replay."""
         self._replay.interrupt()
+        if self._steps < self._learn_after:  # of an only step, nothing is left to learn from
+            fewest = self._num_envs * (self._config.n_step + 1)
+            self._learn_after = max(self._learn_after, self._steps + fewest)
         self._late.interrupt()
 
     def gauges(self) -> dict[str, float]:
