@@ -700,6 +700,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         for key, value in result.get(table, {}).items():
             print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
+    if evaluation.distinct < len(evaluation.played):
+        print(
+            f"  different    {evaluation.distinct}: each of the others is one of these again, "
+            "action for action"
+        )
     if evaluation.success_rate is not None:
         print(f"  completed    {describe_success(evaluation)}")
     print(f"  mean return  {result['mean_return']:.2f} ± {result['std_return']:.2f}")

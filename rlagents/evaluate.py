@@ -76,6 +76,16 @@ class Evaluation:
         return [episode.length for episode in self.played]
 
     @property
+    def distinct(self) -> int:
+        """Return how many episodes differ in their actions or their return.
+
+        A policy without chance plays the same episode from the same start, and a seed may decide
+        little: Atari and Mario without sticky actions draw only how many frames pass before the
+        first action from it.
+        """
+        return len({(played.actions.tobytes(), played.episodic_return) for played in self.played})
+
+    @property
     def mean_return(self) -> float:
         """Return the mean over episodes."""
         return float(np.mean(self.returns))
@@ -101,7 +111,11 @@ class Evaluation:
         return success_rate_of(self.played)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `evaluate --json` prints; outcomes only where the environment tells them."""
+        """Return what `evaluate --json` prints.
+
+        Outcomes are there only where the environment tells them, `distinct_episodes` only where
+        episodes are the same.
+        """
         about: dict[str, Any] = {
             "run": self.run,
             "checkpoint": self.checkpoint,
@@ -121,6 +135,8 @@ class Evaluation:
             "lengths": self.lengths,
         }
         about |= {table: dict(keys) for table, keys in self.differences.items()}
+        if self.distinct < len(self.played):
+            about["distinct_episodes"] = self.distinct
         if self.success_rate is not None:
             about["success_rate"] = self.success_rate
         outcomes = [episode.outcome for episode in self.played]

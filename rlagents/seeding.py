@@ -2,7 +2,8 @@
 
 Episode seeds are 31-bit numbers, since the Atari emulator takes nothing larger. Their two highest
 bits name the purpose, so that an episode of training, one that chose the best checkpoint and one of
-a final evaluation can never be the same game.
+a final evaluation never have the same seed. Whether their games differ is the environment's affair:
+Atari and Mario without sticky actions take only the number of no-ops at the beginning from a seed.
 """
 
 from __future__ import annotations

@@ -393,6 +393,17 @@ def test_the_report_has_exactly_the_keys_of_the_contract() -> None:
     }
 
 
+def test_episodes_that_are_the_same_are_told() -> None:
+    report = evaluation([1.0, 2.0, 1.0, 1.0, 2.0], [5, 6, 5, 7, 6]).as_dict()
+    assert report["distinct_episodes"] == 3  # (1, 5), (2, 6) and (1, 7)
+    zeros, ones = (np.full(5, action, dtype=np.int64) for action in (0, 1))
+    played = tuple(
+        PlayedEpisode(seed, actions, np.zeros((5, 2), np.float32), 1.0, "x")
+        for seed, actions in enumerate([zeros, ones, zeros])
+    )
+    assert Evaluation("a", "b", 1, "pong", 1, 0.0, played).distinct == 2
+
+
 def test_the_report_of_a_played_evaluation_is_json(make: Make) -> None:
     played = play(make(2))
     report = Evaluation("runs/a", "step-10", 10, "cartpole", 1, 0.0, played).as_dict()

@@ -187,6 +187,14 @@ def test_actions_drawn_from_probabilities() -> None:
     assert (drawn.played[0].actions != drawn.played[0].values.argmax(axis=1)).any()
 
 
+def test_games_that_nothing_makes_differ_are_told(cli: Cli) -> None:
+    changes = ("--env.noop-max", 0, "--env.max-episode-frames", 80, "--evaluation.epsilon")
+    played = ("evaluate", "pong", "--pretrained", "--episodes", 3, *changes)
+    assert "different    1: each of the others is one of these again" in cli(*played, 0).out
+    assert json.loads(cli(*played, 0, "--json").out)["distinct_episodes"] == 1
+    assert "different" not in cli(*played, 0.9).out
+
+
 def test_a_video_of_other_play_replaces_no_other(own_run: Path) -> None:
     run = rlagents.open_run(own_run).in_env({"max_episode_frames": 5})
     random = run.with_evaluation({"epsilon": 1.0})
