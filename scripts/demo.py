@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import rlagents
@@ -9,6 +10,7 @@ import rlagents
 
 def main() -> None:
     """Run the demo in `runs/`."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     began = time.monotonic()
     run = rlagents.train("cartpole-dqn", seed=1)
     evaluation = run.evaluate(episodes=100)
