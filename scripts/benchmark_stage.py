@@ -39,6 +39,7 @@ class Result:
         best_step: of the checkpoint that was evaluated.
         train_seconds: wall time of the whole train command.
         completed: part of the evaluation's episodes, between 0 and 1.
+        different: how many of these episodes differ.
         completed_sticky: the same with sticky frames.
     """
 
@@ -49,6 +50,7 @@ class Result:
     best_step: int
     train_seconds: float
     completed: float
+    different: int
     completed_sticky: float
 
 
@@ -80,7 +82,9 @@ def measure(
     sticky = evaluate(run, options.episodes, STICKY)
     return Result(
         *(config, stage, seed, RunFolder(run).status()["step"], int(plain["step"]), seconds),
-        *(plain["success_rate"], sticky["success_rate"]),
+        plain["success_rate"],
+        int(plain.get("distinct_episodes", options.episodes)),
+        sticky["success_rate"],
     )
 
 
@@ -89,7 +93,7 @@ def measure_all(options: argparse.Namespace, runs_dir: Path) -> list[Result]:
     results: list[Result] = []
     print(
         f"{'config':<18}{'stage':>6}{'seed':>5}{'steps':>11}{'best at':>11}{'train s':>9}"
-        f"{'completed':>11}{'sticky':>8}"
+        f"{'completed':>11}{'different':>11}{'sticky':>8}"
     )
     for config in options.configs:
         for stage in options.stages:
@@ -98,7 +102,8 @@ def measure_all(options: argparse.Namespace, runs_dir: Path) -> list[Result]:
                 results.append(one)
                 print(
                     f"{config:<18}{stage:>6}{seed:>5}{one.steps:>11,}{one.best_step:>11,}"
-                    f"{one.train_seconds:>9.1f}{one.completed:>11.0%}{one.completed_sticky:>8.0%}",
+                    f"{one.train_seconds:>9.1f}{one.completed:>11.0%}{one.different:>11}"
+                    f"{one.completed_sticky:>8.0%}",
                     flush=True,
                 )
     return results

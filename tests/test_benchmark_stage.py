@@ -32,6 +32,7 @@ def test_options_reach_the_training_and_both_evaluations_are_kept(
     (result,) = json.loads(kept.read_text())["results"]
     assert (result["config"], result["stage"], result["seed"]) == (str(recipe), "1-3", 5)
     assert result["steps"] == result["best_step"] == 256
+    assert 1 <= result["different"] <= 2
     assert result["completed"] == result["completed_sticky"] == 0.0  # within 200 frames
     assert "short.toml" in capsys.readouterr().out
 
