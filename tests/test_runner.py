@@ -820,6 +820,20 @@ def test_environments_that_come_back_otherwise_begin_new_episodes(tmp_path: Path
     assert agent.transitions[0].observation[0][2] == 0
 
 
+def test_environments_that_show_no_number_come_back_too(tmp_path: Path) -> None:
+    class Nowhere(ScriptedEnv):
+        def _observe(self, mask: BoolArray) -> Array:
+            rows = super()._observe(mask)
+            rows[:, 1] = math.nan
+            return rows
+
+    config = make_config(total_steps=6)
+    (due,) = of_kind(list(make_runner(config, Nowhere([[4]])).run()), CheckpointDue)
+    due.write(tmp_path, True)
+    second = make_runner(make_config(total_steps=12), Nowhere([[4]]))
+    assert second.load(tmp_path) is None
+
+
 def test_environments_that_fail_to_come_back_begin_new_episodes(tmp_path: Path) -> None:
     config = make_config(total_steps=6)
     (due,) = of_kind(list(make_runner(config, ScriptedEnv([[4]])).run()), CheckpointDue)
