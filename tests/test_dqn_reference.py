@@ -47,7 +47,7 @@ class Obvious:
         return {name: value.detach().clone() for name, value in self.online.items()}
 
     def observe(self, transition: Transition) -> None:
-        o_tm1, action, reward, o_t, terminated, over = transition
+        o_tm1, action, reward, o_t, terminated, over = transition[:6]
         for i, rows in enumerate(self.rows):
             r = float(reward[i])
             if self.options.get("clip_rewards"):
