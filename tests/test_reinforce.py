@@ -286,7 +286,6 @@ def reference_loss(
 
 
 @pytest.mark.parametrize("chunk", [512, 3, 1])
-@pytest.mark.parametrize("lives", [0.0, 0.3])
 @pytest.mark.parametrize(
     "options",
     [
@@ -300,12 +299,12 @@ def reference_loss(
     ],
 )
 def test_an_update_is_that_of_an_independent_computation(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], lives: float, chunk: int
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], chunk: int
 ) -> None:
     monkeypatch.setattr(reinforce, "_CHUNK", chunk)
     agent = make_agent(2, **options)
     config = ReinforceConfig.model_validate(BASE | options)
-    stream = Stream(2, lives=lives)
+    stream = Stream(2, lives=0.2)
     for update in range(3):
         episodes = until_update(agent, stream)
         assert len(episodes) == 4
