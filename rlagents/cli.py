@@ -700,10 +700,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         for key, value in result.get(table, {}).items():
             print(f"  {key + ' ':12} {value} (not as in training)")
     print(f"  episodes     {result['episodes']} (seed {result['seed']}, ε {result['epsilon']:g})")
-    if evaluation.distinct < len(evaluation.played):
+    if "distinct_episodes" in result:
         print(
-            f"  different    {evaluation.distinct}: each of the others is one of these again, "
-            "action for action"
+            f"  different    {result['distinct_episodes']}: each of the others is one of these "
+            "again, action for action"
         )
     if evaluation.success_rate is not None:
         print(f"  completed    {describe_success(evaluation)}")

@@ -135,8 +135,9 @@ class Evaluation:
             "lengths": self.lengths,
         }
         about |= {table: dict(keys) for table, keys in self.differences.items()}
-        if self.distinct < len(self.played):
-            about["distinct_episodes"] = self.distinct
+        distinct = self.distinct
+        if distinct < len(self.played):
+            about["distinct_episodes"] = distinct
         if self.success_rate is not None:
             about["success_rate"] = self.success_rate
         outcomes = [episode.outcome for episode in self.played]

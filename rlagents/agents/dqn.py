@@ -401,7 +401,7 @@ class DQN(Agent):
                 "[agent] epsilon_spread: does nothing with one environment; set it to 0, or raise "
                 "[env] num_envs."
             )
-        fewest = num_envs * (table.n_step + 1)
+        fewest = _fewest_steps(table, num_envs)
         if table.learning_starts < fewest:
             raise UsageError(
                 f"[agent] learning_starts: {table.learning_starts} is too early, {num_envs} "
@@ -673,7 +673,7 @@ class DQN(Agent):
         """Close the running episodes in replay."""
         self._replay.interrupt()
         if self._steps < self._learn_after:  # of an only step, nothing is left to learn from
-            fewest = self._num_envs * (self._config.n_step + 1)
+            fewest = _fewest_steps(self._config, self._num_envs)
             self._learn_after = max(self._learn_after, self._steps + fewest)
         self._late.interrupt()
 
@@ -869,6 +869,11 @@ def _refuse_options_of_gpus(agent: DQNConfig, replay: ReplayConfig) -> None:
             '[replay] storage: "device" is the memory of a GPU, and this run is computed on the '
             "CPU; leave it out, or choose a GPU: --device cuda."
         )
+
+
+def _fewest_steps(table: DQNConfig, num_envs: int) -> int:
+    """Return after how many agent steps an empty replay has something to learn from."""
+    return num_envs * (table.n_step + 1)
 
 
 def _refuse_idle_options(table: DQNConfig) -> None:
